@@ -1,0 +1,107 @@
+"""ALM-12110, "Failed to get ECS temporary AK/SK": the page as a flow."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from pydantic import Field
+
+from flows.episode import run_episode
+from flows.escalation import escalate, ticket_for_a_failure
+from tasks.agencies import agency_is_bound, bind_agency
+from tasks.alarms import alarms_clear, find_alarms
+from tasks.evidence import Page
+from tasks.instances import instances_are_normal, restart_instances
+from tasks.models import Alarm, Case, Outcome
+from tasks.trail import Trail
+
+PAGE = Page(
+    alarm_id="12110",
+    title="Failed to get ECS temporary AK/SK",
+    impact="jobs that read or write OBS fail as soon as the last temporary keys expire, at most one hour after they "
+    "were issued",
+    by_hand={
+        "1": "On Manager, O&M > Alarm > Alarms: find ALM-12110 and the IP address of its host (and see O&M > Alarm > "
+        "Masking).",
+        "2": "On Manager, Cluster > Services > Meta > Instance: see whether the instance of this host is normal; if it "
+        "was stopped on purpose, ask who did it.",
+        "3": "On Manager, Cluster > Services > Meta > Instance: select the instance of this host, More > Restart "
+        "Instance, wait ten minutes and see whether the alarm is cleared.",
+        "5": "On the MRS console, Clusters > Active Clusters > this cluster, O&M management: see whether an agency is "
+        "bound, and on each node's ECS page which one.",
+        "6": "On the MRS console, Clusters > Active Clusters > this cluster, O&M management: Manage Agency, bind the "
+        "agency again (first make sure nobody removed it on purpose), wait fifteen minutes and see whether the alarm "
+        "is cleared.",
+        "7": "Hand over to O&M with /var/log/Bigdata/meta/mrs-meta.log of this host, one hour before to one hour after "
+        "the alarm (O&M > Log > Download, service Meta).",
+    },
+)
+
+
+@flow(
+    name="alm-12110",
+    flow_run_name="ALM-12110 {cluster}",
+    on_failure=[ticket_for_a_failure],
+    on_crashed=[ticket_for_a_failure],
+)
+async def alm_12110(
+    cluster: Annotated[str, Field(description="Name of the cluster's block.", json_schema_extra={"position": 0})],
+    host: Annotated[
+        str, Field(description="Only this host; empty: all alarmed hosts.", json_schema_extra={"position": 1})
+    ] = "",
+    dry_run: Annotated[
+        bool, Field(description="Change nothing, show the plan.", json_schema_extra={"position": 2})
+    ] = True,
+    comment: Annotated[
+        str, Field(description="For the record, e.g. why you start it.", json_schema_extra={"position": 3})
+    ] = "",
+    reported_host: Annotated[
+        str,
+        Field(
+            description="Leave empty. The intake names the alarm's host here, for a Manager without an alarm list.",
+            json_schema_extra={"position": 4},
+        ),
+    ] = "",
+) -> State[Any]:
+    """Find the cluster's ALM-12110, repair what the page repairs, or file one ticket that says all that was seen.
+
+    The cluster's block decides what may be changed; the parameters can only tighten it.
+    """
+    case = Case(
+        cluster=cluster,
+        alarm_id=PAGE.alarm_id,
+        host=host.strip(),
+        reported_host=reported_host,
+        dry_run=dry_run,
+        comment=comment,
+    )
+    return await run_episode(case, PAGE, procedure)
+
+
+async def procedure(case: Case, trail: Trail) -> None:
+    """The page, its steps numbered. `trail` drops a host where its part ends early: cannot tell, refused, dry run."""
+    alarms = trail.found(await find_alarms(case))  # 1
+    normal, abnormal = trail.answered("2", await instances_are_normal(case, alarms), alarms)  # 2
+    await rebind(case, trail, normal)  # 2 yes: these do not wait for another host's restart
+    if abnormal:
+        restarted = trail.acted("3", await restart_instances(case, abnormal), abnormal)  # 3
+        answers = await alarms_clear(case, restarted, step="3", done_at=trail.done_at)
+        cleared, active = trail.answered("3", answers, restarted)
+        trail.end(cleared, Outcome.END, step="3")
+        await rebind(case, trail, active)  # 3 no
+
+
+async def rebind(case: Case, trail: Trail, alarms: Sequence[Alarm]) -> None:
+    """The page's second half, steps 4 to 7."""
+    if not alarms:
+        return
+    trail.reached("4", alarms)  # 4
+    bound, unbound = trail.answered("5", [await agency_is_bound(case, rebound="6" in trail.done_at)], alarms)  # 5
+    if unbound:
+        rebound = trail.acted("6", await bind_agency(case, unbound), unbound)  # 6
+        answers = await alarms_clear(case, rebound, step="6", done_at=trail.done_at)
+        cleared, active = trail.answered("6", answers, rebound)
+        trail.end(cleared, Outcome.END, step="6")
+        bound += active
+    await escalate(case, trail, PAGE, bound)  # 7

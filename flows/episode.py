@@ -1,0 +1,56 @@
+"""What every runbook does around its procedure: claim the cluster, keep the record, end with a word and evidence."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+
+from flows.escalation import ticket_for
+from tasks.claims import claimed
+from tasks.connections import connected
+from tasks.errors import CannotTell, ConfigurationError, RunbookError
+from tasks.evidence import Page, publish, report
+from tasks.models import Case, Outcome
+from tasks.trail import Trail
+
+Procedure = Callable[[Case, Trail], Awaitable[None]]
+
+
+async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any]:
+    """Carry out the procedure; the returned state is named after the outcome and its message holds the traces.
+
+    Errors of ours end the run in a ticket; a wrong block or parameter fails it before anything was looked at.
+    """
+    trail = Trail(case)
+    link = flow_run.ui_url or ""
+    try:
+        with claimed(case, link or str(flow_run.id)) as holder:
+            if holder:
+                trail.stop(Outcome.JOINED, f"this cluster is being worked on by {holder}")
+            else:
+                async with connected(case):
+                    await _carried_out(case, trail, procedure)
+            ticket = await ticket_for(trail, page)
+    except ConfigurationError as error:
+        return Failed(message=str(error))
+    await publish(trail, report(trail, page, link))
+    traces = "; ".join(f"{host}: {trace}" for host, trace in trail.traces.items()) or "no active alarm"
+    message = f"{trail.outcome}. {traces}{f'. Ticket {ticket.id}' if ticket else ''}"
+    get_run_logger().info(message)
+    if trail.outcome is Outcome.ERROR:
+        return Failed(name=trail.outcome, message=message)
+    return Completed(name=trail.outcome, message=message)
+
+
+async def _carried_out(case: Case, trail: Trail, procedure: Procedure) -> None:
+    try:
+        await procedure(case, trail)
+    except ConfigurationError:
+        raise
+    except CannotTell as error:
+        trail.stop(Outcome.CANNOT_TELL, str(error))
+    except RunbookError as error:
+        trail.stop(Outcome.ERROR, str(error))

@@ -1,0 +1,214 @@
+"""The cluster's agency: is one bound, and binding it. Steps 4, 5 and 6 of the page."""
+
+import asyncio
+from collections.abc import Sequence
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks import waits
+from tasks.connections import Connection, connected
+from tasks.errors import DryRun, OutcomeUnknown, Refused, RemoteError, ServerTrouble, StepFailed, Unreachable
+from tasks.gates import may_change
+from tasks.models import Alarm, Answer, Case, ClusterRecord, Deed, Node, Outcome
+from tasks.retrying import DELAYS, RETRIES, may_pass
+
+ECS_TRUST_DOMAIN = "op_svc_ecs"
+NODES_AT_ONCE = 8
+READ_BACK_EVERY, READ_BACK_TAKES = 5.0, 120.0  # seconds of the cluster's time
+UPDATE_TAKES = 600.0
+
+
+def bound(record: ClusterRecord, agencies: dict[str, str], *, rebound: bool = False) -> tuple[str, str]:
+    """Judge whether the cluster is bound to an agency.
+
+    Args:
+        rebound: this run has bound it, so the record, which MRS keeps for itself, is no evidence any more.
+        record: MRS's record; its agency is None where the field is absent, which is no evidence.
+        agencies: host name -> agency in its ECS metadata, empty where none; of every node that MRS lists.
+
+    Returns:
+        `y`, `n` or an Outcome, and the evidence in words.
+
+    Source: ALM-12110, step 5; MRS record field `mrsEcsDefaultAgency`, ECS metadata key `agency_name`.
+    """
+    names = sorted(set(agencies.values()))
+    count = len(agencies)
+    on_nodes = ", ".join(f"{name or 'none'} on {list(agencies.values()).count(name)}" for name in names)
+    on_record = "has no agency field" if record.agency is None else f"names {record.agency or 'none'}"
+    words = f"agency in the ECS metadata of {count} nodes: {on_nodes or 'none read'}; the cluster's record {on_record}"
+    if not count or record.nodes != count:
+        return Outcome.CANNOT_TELL, f"{words}; the record counts {record.nodes} nodes"
+    if len(names) > 1:
+        listed = ", ".join(f"{host}: {name or 'none'}" for host, name in sorted(agencies.items()))
+        return Outcome.CANNOT_TELL, f"{words}; partly bound or to different agencies, never written over: {listed}"
+    if names == [""]:
+        return (
+            ("n", words) if record.agency == "" else (Outcome.CANNOT_TELL, f"{words}; only both together say unbound")
+        )
+    if record.agency in (None, names[0]) or rebound:
+        return "y", words
+    return Outcome.CANNOT_TELL, f"{words}; they disagree"
+
+
+@task(
+    task_run_name="5 is {case.cluster} bound to an agency?",
+    retries=RETRIES,
+    retry_delay_seconds=DELAYS,
+    retry_condition_fn=may_pass,
+    cache_policy=NO_CACHE,
+)
+async def agency_is_bound(case: Case, *, rebound: bool) -> Answer:
+    """Whether the cluster is bound to an agency; one answer for the whole cluster.
+
+    Args:
+        rebound: this very run has bound it before, for other hosts.
+
+    Source: ALM-12110, steps 4 and 5; GET cluster_infos/{id}, GET nodes, GET cloudservers/{id} of every node.
+    """
+    async with connected(case) as connection:
+        record = await connection.mrs.cluster(connection.cluster.cluster_id)
+        nodes = await connection.mrs.nodes(connection.cluster.cluster_id)
+        verdict, words = bound(record, agencies := await _agencies(connection, nodes), rebound=rebound)
+        if verdict == "y":
+            words += f"; {await _in_iam(connection, next(iter(agencies.values())))}"
+    return Answer.model_validate({"host": "", "value": verdict, "seen": words, "at": waits.now()})
+
+
+async def _agencies(connection: Connection, nodes: Sequence[Node]) -> dict[str, str]:
+    at_once = asyncio.Semaphore(NODES_AT_ONCE)
+
+    async def read(node: Node) -> str:
+        async with at_once:
+            return await connection.ecs.agency(node.server_id)
+
+    return dict(zip((node.host for node in nodes), await asyncio.gather(*map(read, nodes)), strict=True))
+
+
+async def _in_iam(connection: Connection, name: str) -> str:
+    """What IAM says of an agency, for the evidence: it does not change whether the cluster is bound."""
+    try:
+        return await _unusable(connection, name) or f"{name} exists in IAM and trusts ECS"
+    except RemoteError as error:
+        return f"IAM could not be asked about it ({error})"
+
+
+async def _unusable(connection: Connection, name: str) -> str:
+    """Why this agency cannot serve ECS, or empty text where it can. Source: IAM "Querying Agencies"."""
+    agency = await connection.iam.agency(name)
+    if agency is None:
+        return f"IAM has no agency {name!r}"
+    if agency.trusts != ECS_TRUST_DOMAIN:
+        return f"agency {name!r} trusts {agency.trusts!r}, not ECS ({ECS_TRUST_DOMAIN})"
+    if agency.expires and agency.expires <= waits.now():
+        return f"agency {name!r} expired at {agency.expires:%Y-%m-%d %H:%M}"
+    return ""
+
+
+async def bind_agency(case: Case, alarms: Sequence[Alarm]) -> list[Deed]:
+    """Bind every node of the cluster to the agency its block names, node by node, each read back.
+
+    Nothing is written over: a node that names another agency stops the step. It ends when MRS reports no update.
+
+    Source: ALM-12110, step 6 (Manage Agency); done through POST cloudservers/{id}/metadata of every node.
+    """
+    deeds: list[Deed] = []
+    try:
+        nodes = await nodes_to_bind(case, alarms)
+        if isinstance(nodes, Deed):
+            return [nodes]
+        for node in nodes:
+            deeds.append(await bind_node(case, node))
+        if all(deed.ended is None for deed in deeds):
+            deeds.append(await agency_update_ended(case))
+    except (RemoteError, StepFailed) as error:
+        done = ", ".join(deed.host for deed in deeds) or "none"
+        why = f"binding stopped ({error}); nodes bound before that: {done}"
+        deeds.append(Deed(host="", did=why, at=waits.now(), ended=Outcome.ERROR))
+    return deeds
+
+
+@task(task_run_name="6 may {case.cluster} be bound?", cache_policy=NO_CACHE)
+async def nodes_to_bind(case: Case, alarms: Sequence[Alarm]) -> tuple[Node, ...] | Deed:
+    """The nodes to bind, once everything that speaks against it has been looked at; else what speaks against it:
+
+    the block does not say rebind, the agency is not usable, the cluster is not clearly unbound any more, a gate.
+    """
+    async with connected(case) as connection:
+        try:
+            return await _unbound_nodes(case, connection, alarms)
+        except Refused as error:
+            return Deed(host="", did=f"not bound: {error}", at=waits.now(), ended=error.outcome)
+
+
+async def _unbound_nodes(case: Case, connection: Connection, alarms: Sequence[Alarm]) -> tuple[Node, ...]:
+    cluster = connection.cluster
+    if cluster.on_unbound != "rebind" or not cluster.agency:
+        why = "it may have been removed on purpose" if cluster.on_unbound != "rebind" else "which agency is not said"
+        raise Refused(f"the cluster's block does not tell to rebind (on_unbound, agency): {why}")
+    try:
+        if unusable := await _unusable(connection, cluster.agency):
+            raise Refused(unusable)
+    except RemoteError as error:
+        raise Refused(f"IAM does not say whether agency {cluster.agency!r} is usable: {error}") from error
+    await may_change(case, connection, alarms)
+    record = await connection.mrs.cluster(cluster.cluster_id)
+    nodes = await connection.mrs.nodes(cluster.cluster_id)
+    verdict, words = bound(record, await _agencies(connection, nodes))
+    if verdict != "n":
+        raise Refused(f"the cluster is no longer clearly unbound: {words}")
+    return nodes
+
+
+@task(task_run_name="6 bind {node.host}", cache_policy=NO_CACHE)
+async def bind_node(case: Case, node: Node) -> Deed:
+    """Bind one node, unless it is bound already, and read it back.
+
+    Raises:
+        StepFailed: it names another agency meanwhile, or the new one cannot be read back.
+        RemoteError: ECS refused it or cannot be reached.
+
+    Source: ECS "Updating ECS Metadata", POST /v1/{project_id}/cloudservers/{server_id}/metadata.
+    """
+    async with connected(case) as connection:
+        ecs, cluster = connection.ecs, connection.cluster
+        now = await ecs.agency(node.server_id)
+        if now == cluster.agency:
+            return Deed(host=node.host, did=f"is bound to {now} already", at=waits.now())
+        if now:
+            raise StepFailed(f"{node.host} names another agency now, {now!r}, which is never written over")
+        lost = ""
+        try:
+            await ecs.set_agency(node.server_id, cluster.agency, would=f"bind {node.host} to agency {cluster.agency}")
+        except DryRun as error:
+            return Deed(host=node.host, did=str(error), at=waits.now(), ended=Outcome.DRY_RUN)
+        except OutcomeUnknown as error:
+            lost = f" (the answer was lost: {error.why})"
+        until = waits.later(READ_BACK_TAKES, since=waits.now(), speed=cluster.speed)
+        seen = ""
+        async for _ in waits.looks(until, every=READ_BACK_EVERY, speed=cluster.speed):
+            try:
+                seen = await ecs.agency(node.server_id)
+            except (Unreachable, ServerTrouble) as error:
+                seen = str(error)
+            if seen == cluster.agency:
+                return Deed(host=node.host, did=f"bound to {seen}, read back{lost}", at=waits.now())
+        raise StepFailed(f"{node.host} was told to use {cluster.agency}{lost}; its metadata says {seen or 'none'!r}")
+
+
+@task(task_run_name="6 wait for the agency update of {case.cluster}", cache_policy=NO_CACHE)
+async def agency_update_ended(case: Case) -> Deed:
+    """Wait until MRS reports no agency update in progress.
+
+    Raises:
+        StepFailed: it is still running after ten minutes.
+
+    Source: MRS "Querying the Agency Task Status".
+    """
+    async with connected(case) as connection:
+        cluster = connection.cluster
+        until = waits.later(UPDATE_TAKES, since=waits.now(), speed=cluster.speed)
+        async for _ in waits.looks(until, every=READ_BACK_EVERY, speed=cluster.speed):
+            if not await connection.mrs.agency_update_running(cluster.cluster_id):
+                return Deed(host="", did="every node is bound and MRS reports no update in progress", at=waits.now())
+        raise StepFailed("MRS still reports an agency update in progress after ten minutes")

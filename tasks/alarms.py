@@ -1,0 +1,150 @@
+"""The alarm itself: which occurrences are active, and whether they have been cleared. Steps 1, 3 and 6 of the page."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks import waits
+from tasks.connections import Connection, connected
+from tasks.errors import CannotTell, NotOffered, RemoteError, ServerTrouble, Unreachable
+from tasks.models import Alarm, Answer, Case, Outcome, hosts_of
+from tasks.retrying import DELAYS, RETRIES, may_pass
+
+LOOK_EVERY = 60.0  # seconds of the cluster's time
+UNSETTLED = ("n", Outcome.CANNOT_TELL)
+WHILE_UNREACHABLE = 900.0  # an OMS switchover takes minutes: look that much longer before saying cannot tell
+
+
+@task(
+    task_run_name="1 find ALM-{case.alarm_id} of {case.cluster}",
+    retries=RETRIES,
+    retry_delay_seconds=DELAYS,
+    retry_condition_fn=may_pass,
+    cache_policy=NO_CACHE,
+)
+async def find_alarms(case: Case) -> tuple[Alarm, ...]:
+    """All active occurrences of the case's alarm on its cluster, one per host, the newest; may be empty.
+
+    Where Manager offers no alarm route, the host that the alarm source reported is taken, marked `reported`.
+
+    Raises:
+        CannotTell: no route and no reported host; or none listed while the alarm is masked.
+
+    Source: ALM-12110, step 1 (O&M > Alarm > Alarms).
+    """
+    async with connected(case) as connection:
+        manager = connection.manager
+        try:
+            rows = await manager.alarms(case.alarm_id)
+        except NotOffered as error:
+            if host := case.host or case.reported_host:
+                return (Alarm(alarm_id=case.alarm_id, location=f"HostName={host}", reported=True),)
+            where = "on Manager, O&M > Alarm > Alarms, find the alarm's host and start a run with it"
+            raise CannotTell(f"no route to read alarms, and no host was reported: {where} ({error})") from error
+        newest: dict[str, Alarm] = {}
+        for alarm in sorted(rows, key=_age):
+            if case.host in ("", alarm.host):
+                newest[alarm.host] = alarm
+        if not newest and await manager.is_masked(case.alarm_id):
+            where = "O&M > Alarm > Masking"
+            raise CannotTell(f"ALM-{case.alarm_id} is masked on Manager ({where}): not listed does not mean cleared")
+        return tuple(newest.values())
+
+
+def _age(alarm: Alarm) -> tuple[bool, float]:
+    return (alarm.occurred is not None, alarm.occurred.timestamp() if alarm.occurred else 0.0)
+
+
+@task(task_run_name="look at the alarms of {hosts}", cache_policy=NO_CACHE)
+async def look_at_alarms(case: Case, alarms: Sequence[Alarm], hosts: str) -> tuple[Answer, ...]:
+    """Whether each occurrence is cleared now: yes, not yet, by a person, or cannot tell.
+
+    Only the cleared state of the occurrence counts as cleared; not being listed does not. A host whose alarm was
+    cleared and raised again, under whatever serial number, is not cleared.
+
+    Source: ALM-12110, steps 3 and 6 ("check whether the alarm is cleared").
+    """
+    async with connected(case) as connection:
+        active = {alarm.host: alarm for alarm in await connection.manager.alarms(case.alarm_id)}
+        return tuple([await _is_cleared(connection, alarm, active.get(alarm.host)) for alarm in alarms])
+
+
+async def _is_cleared(connection: Connection, alarm: Alarm, active: Alarm | None) -> Answer:
+    at, host = waits.now(), alarm.host
+    if active:
+        again = "" if active.serial == alarm.serial else f" (raised again: was serial {alarm.serial})"
+        return Answer(host=host, value="n", seen=f"{active} is not cleared{again}", at=at)
+    found = await connection.manager.occurrence(alarm)
+    if found is None:
+        why = "Manager lists it neither as active nor as cleared"
+        return Answer(host=host, value=Outcome.CANNOT_TELL, seen=f"{alarm}: {why}", at=at)
+    match found.status.lower():
+        case "auto":
+            return Answer(host=host, value="y", seen=f"{alarm} was cleared by Meta at {_when(found.cleared)}", at=at)
+        case "manual":
+            why = f"{alarm} was cleared by a person at {_when(found.cleared)}: that says nothing of a repair"
+            return Answer(host=host, value=Outcome.CLEARED_BY_PERSON, seen=why, at=at)
+    why = f"Manager gives {found.status!r} as its status"
+    return Answer(host=host, value=Outcome.CANNOT_TELL, seen=f"{alarm}: {why}", at=at)
+
+
+async def alarms_clear(
+    case: Case, alarms: Sequence[Alarm], *, step: str, done_at: Mapping[str, datetime]
+) -> list[Answer]:
+    """Wait until the alarms are cleared, or the time for it is over. Reads like a sleep; nothing is changed.
+
+    Meta asks ECS every 5 minutes and clears on the first success, so the block's wait is never under 6 minutes.
+    Manager unreachable at the deadline: look for 15 minutes more, then cannot tell.
+
+    Args:
+        step: `3` waits as long as the cluster's block says after a restart, `6` as after a rebind.
+        done_at: mutating step -> when it was seen to be done; the clock starts there.
+
+    Returns:
+        One answer per alarm: cleared, not cleared in time, by a person, or cannot tell.
+
+    Source: ALM-12110, step 3 ("several minutes later") and step 6 ("a few minutes later").
+    """
+    if not alarms:
+        return []
+    async with connected(case) as connection:
+        cluster = connection.cluster
+    wait = cluster.wait_after_restart if step == "3" else cluster.wait_after_rebind
+    deadline = waits.later(wait, since=done_at[step], speed=cluster.speed)
+    last = waits.later(WHILE_UNREACHABLE, since=deadline, speed=cluster.speed)
+    answers: dict[str, Answer] = {}
+    for until in (deadline, last):
+        async for moment in waits.looks(until, every=LOOK_EVERY, speed=cluster.speed):
+            open_ = [alarm for alarm in alarms if alarm.host not in answers or answers[alarm.host].value in UNSETTLED]
+            try:
+                answers |= {answer.host: answer for answer in await look_at_alarms(case, open_, hosts_of(open_))}
+                seen = True
+            except (Unreachable, ServerTrouble) as error:
+                why = f"Manager could not be read when the time was up: {error}"
+                answers |= {a.host: Answer(host=a.host, value=Outcome.CANNOT_TELL, seen=why, at=moment) for a in open_}
+                seen = False
+            if all(answer.value not in UNSETTLED for answer in answers.values()):
+                return list(answers.values())
+        if seen:
+            break
+    return list(answers.values())
+
+
+async def cleared_meanwhile(case: Case, alarms: Sequence[Alarm]) -> list[Answer]:
+    """Those of the alarms that need nobody any more, because they were cleared while the run went on; may be empty.
+
+    Where alarms cannot be read now, none is taken for cleared.
+    """
+    readable = [alarm for alarm in alarms if not alarm.reported]
+    try:
+        answers = await look_at_alarms(case, readable, hosts_of(readable)) if readable else ()
+    except RemoteError:
+        return []
+    gone = {"y": Outcome.CLEARED, Outcome.CLEARED_BY_PERSON: Outcome.CLEARED_BY_PERSON}
+    return [answer.model_copy(update={"value": gone[answer.value]}) for answer in answers if answer.value in gone]
+
+
+def _when(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} (Manager's time)" if moment else "an unknown time"

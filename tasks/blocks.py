@@ -1,0 +1,150 @@
+"""What an O&M engineer configures in the Prefect UI: where a cluster is, with what to reach it, and what is allowed.
+
+Register the forms with `prefect block register --module tasks.blocks`.
+"""
+
+from ipaddress import ip_address
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+import httpx
+from prefect.blocks.core import Block
+from pydantic import Field, SecretStr, ValidationError, model_validator
+
+from tasks.clients.ecs import Ecs
+from tasks.clients.http import trusting
+from tasks.clients.iam import Iam
+from tasks.clients.manager import Manager as ManagerClient
+from tasks.clients.mrs import Mrs
+from tasks.clients.signing import SignedWithKeys, SignedWithToken
+from tasks.errors import ConfigurationError, UnknownCluster
+
+SHORTEST_WAIT = 360  # Meta asks every 300 s and clears on the first success: under one period says nothing.
+
+
+class Manager(Block):
+    """A cluster's Manager (FusionInsight Manager 3.x) and a technical user on it."""
+
+    _block_type_name = "MRS Manager"
+    _block_type_slug = "mrs-manager"
+    _description = "Manager of an MRS cluster: address, technical user, CA and route overrides."
+
+    url: str = Field(description="REST root: https://<ip>:28443/web/api/v2 or https://<eip>:9022/mrsmanager/api/v2")
+    user: str = Field(description="A technical user of its own: Manager locks a user after five wrong passwords.")
+    password: SecretStr = Field(description="Its password. One rejection suspends the login until it is changed here.")
+    cluster_number: int = Field(1, ge=1, description="Manager's own number of the cluster, usually 1.")
+    ca_pem: str = Field("", description="PEM text of the CA of Manager's certificate (self-signed by default).")
+    ca_file: str = Field("", description="Or the path of that PEM file on the workers.")
+    routes: dict[str, str] = Field(
+        default={},
+        description='Your Manager\'s own routes, e.g. {"alarms": "GET monitor/alarms"}; "" means: not offered.',
+    )
+
+    def get_client(self, *, dry_run: bool) -> ManagerClient:
+        """A client of this Manager; it opens its session on first use."""
+        return ManagerClient(
+            self.url,
+            user=self.user,
+            password=self.password.get_secret_value(),
+            cluster=self.cluster_number,
+            routes=self.routes,
+            verify=trusting(self.ca_file, self.ca_pem),
+            dry_run=dry_run,
+        )
+
+
+class Cloud(Block):
+    """A project of Huawei Cloud or Open Telekom Cloud, with keys or a token for it."""
+
+    _block_type_name = "MRS Cloud"
+    _block_type_slug = "mrs-cloud"
+    _description = "The cloud APIs of a project: MRS, ECS and IAM endpoints, and an access key."
+
+    project_id: str = Field(description="Project id, from the console's My Credentials.")
+    domain_id: str = Field(description="Account (domain) id, needed to look an agency up in IAM.")
+    mrs_url: str = Field(description="For example https://mrs.eu-de.otc.t-systems.com")
+    ecs_url: str = Field(description="For example https://ecs.eu-de.otc.t-systems.com")
+    iam_url: str = Field(description="For example https://iam.eu-de.otc.t-systems.com")
+    access_key: SecretStr = Field(SecretStr(""), description="Access key (AK) of a user with the README's policies.")
+    secret_key: SecretStr = Field(SecretStr(""), description="Its secret key (SK).")
+    security_token: SecretStr = Field(SecretStr(""), description="Only with temporary keys.")
+    token: SecretStr = Field(SecretStr(""), description="Or an IAM token instead of keys (valid 24 hours).")
+    ca_pem: str = Field("", description="PEM text of a CA, where the endpoints do not use a public one.")
+    ca_file: str = Field("", description="Or the path of that PEM file on the workers.")
+
+    @model_validator(mode="after")
+    def _has_one_credential(self) -> Self:
+        keys = bool(self.access_key.get_secret_value()) and bool(self.secret_key.get_secret_value())
+        if keys == bool(self.token.get_secret_value()):
+            raise ValueError("give either access_key and secret_key, or token")
+        return self
+
+    def get_clients(self, *, dry_run: bool) -> tuple[Mrs, Ecs, Iam]:
+        """Clients of the three services; requests are signed with the keys, or carry the token."""
+        verify = trusting(self.ca_file, self.ca_pem)
+        mrs = Mrs("MRS", self.mrs_url, auth=self._auth("X-Project-Id"), verify=verify, dry_run=dry_run)
+        ecs = Ecs("ECS", self.ecs_url, auth=self._auth("X-Project-Id"), verify=verify, dry_run=dry_run)
+        iam = Iam("IAM", self.iam_url, auth=self._auth("X-Domain-Id"), verify=verify, dry_run=dry_run)
+        mrs.project_id = ecs.project_id = self.project_id
+        iam.domain_id = self.domain_id
+        return mrs, ecs, iam
+
+    def _auth(self, scope: str) -> httpx.Auth:
+        if self.token.get_secret_value():
+            return SignedWithToken(self.token.get_secret_value())
+        return SignedWithKeys(
+            self.access_key.get_secret_value(),
+            self.secret_key.get_secret_value(),
+            security_token=self.security_token.get_secret_value(),
+            scope={scope: self.domain_id if scope == "X-Domain-Id" else self.project_id},
+        )
+
+
+class Cluster(Block):
+    """An MRS cluster and what the runbooks may do to it."""
+
+    _block_type_name = "MRS Cluster"
+    _block_type_slug = "mrs-cluster"
+    _description = "An MRS cluster: its identity, its Manager and cloud blocks, and what a runbook may change."
+
+    cluster_id: str = Field(description="The cluster's id in the cloud (UUID), from its overview page.")
+    source: str = Field(description="The cluster's name as alarms report it (Source); only looks the cluster up.")
+    manager: Manager
+    cloud: Cloud
+    mode: Literal["observe", "approve", "auto"] = Field(
+        "approve",
+        description="observe: change nothing. approve: a person must agree. auto: change what the gates let pass.",
+    )
+    agency: str = Field("", description="The agency to bind when the cluster has none; it must exist and trust ECS.")
+    on_unbound: Literal["escalate", "rebind"] = Field(
+        "escalate", description="An agency may have been removed on purpose: rebind only if you say so here."
+    )
+    meta_service: str = Field("meta", description="Name of the Meta service on Manager, in any case.")
+    wait_after_restart: float = Field(600, ge=SHORTEST_WAIT, description="Seconds until the alarm must be cleared.")
+    wait_after_rebind: float = Field(900, ge=SHORTEST_WAIT, description="Seconds until the alarm must be cleared.")
+    speed: float = Field(1, gt=0, description="Only for the emulator: how much faster its time runs.")
+
+    @model_validator(mode="after")
+    def _only_the_emulator_is_fast(self) -> Self:
+        host = urlsplit(self.manager.url).hostname or ""
+        loopback = host == "localhost" or (host.replace(".", "").isdigit() and ip_address(host).is_loopback)
+        if self.speed != 1 and not loopback:
+            raise ValueError(f"speed is for the emulator on this machine only, and Manager is at {host}: leave it at 1")
+        return self
+
+
+async def cluster_block(name: str) -> Cluster:
+    """The `Cluster` block of that name, read anew.
+
+    Raises:
+        UnknownCluster: there is none; tells how to make one.
+        ConfigurationError: its content does not fit; tells which field and why, without the values.
+    """
+    try:
+        return await Cluster.aload(name)
+    except ValidationError as error:  # str(error) would show what was put in, secrets too
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'block'}: {e['msg']}" for e in error.errors())
+        raise ConfigurationError(f"the block 'MRS Cluster/{name}' cannot be used: {faults}") from None
+    except ValueError as error:
+        advice = "make it in the Prefect UI under Blocks > MRS Cluster, or check the spelling"
+        raise UnknownCluster(f"there is no cluster {name!r}: {advice}") from error

@@ -1,0 +1,38 @@
+"""One acting run per cluster: the run that holds the claim acts, any other joins it."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tasks.home import home
+from tasks.models import Case
+
+
+@contextmanager
+def claimed(case: Case, who: str) -> Iterator[str]:
+    """Hold the cluster for as long as the block runs, if it is free.
+
+    The claim is a lock on a file of this machine: it ends with its process, however that ends.
+
+    Args:
+        who: the run that asks, for the others to find it.
+
+    Yields:
+        Empty text where the claim is ours, else who holds it. Dry runs change nothing and claim nothing.
+    """
+    if case.dry_run:
+        yield ""
+        return
+    folder = home() / "claims"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with (folder / f"{case.cluster}-{case.alarm_id}").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            yield file.read() or "another run"
+            return
+        file.truncate(0)
+        file.write(who)
+        file.flush()
+        yield ""

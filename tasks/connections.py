@@ -1,0 +1,69 @@
+"""The clients of one cluster, opened once and shared by all tasks of a run (and by all runs of a process)."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from tasks.blocks import Cluster, cluster_block
+from tasks.clients.ecs import Ecs
+from tasks.clients.iam import Iam
+from tasks.clients.manager import Manager
+from tasks.clients.mrs import Mrs
+from tasks.models import Case
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A cluster's block and the clients made from it."""
+
+    cluster: Cluster
+    manager: Manager
+    mrs: Mrs
+    ecs: Ecs
+    iam: Iam
+
+
+@dataclass
+class _Shared:
+    users: int = 0
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    connection: Connection | None = None
+    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+
+_shared: dict[tuple[asyncio.AbstractEventLoop, str, bool], _Shared] = {}
+
+
+@asynccontextmanager
+async def connected(case: Case) -> AsyncIterator[Connection]:
+    """The case's connection: made by the first who needs it, closed by the last who leaves.
+
+    Dry runs never share a client with runs that may change something, and an `observe` cluster has only dry ones.
+
+    Raises:
+        UnknownCluster, ConfigurationError: the cluster's block is missing or wrong.
+    """
+    key = (asyncio.get_running_loop(), case.cluster, case.dry_run)
+    shared = _shared.setdefault(key, _Shared())
+    shared.users += 1
+    try:
+        async with shared.opening:
+            if shared.connection is None:
+                shared.connection = await _connect(case, shared.stack)
+        yield shared.connection
+    finally:
+        shared.users -= 1
+        if not shared.users:
+            del _shared[key]
+            await shared.stack.aclose()
+
+
+async def _connect(case: Case, stack: AsyncExitStack) -> Connection:
+    cluster = await cluster_block(case.cluster)
+    dry_run = case.dry_run or cluster.mode == "observe"
+    manager = await stack.enter_async_context(cluster.manager.get_client(dry_run=dry_run))
+    mrs, ecs, iam = cluster.cloud.get_clients(dry_run=dry_run)
+    for client in (mrs, ecs, iam):
+        await stack.enter_async_context(client)
+    return Connection(cluster, manager, mrs, ecs, iam)

@@ -1,0 +1,90 @@
+"""What a person reads afterwards: one text per run, as an artifact in the Prefect UI and as the ticket's body."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from prefect import task
+from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from tasks.models import Outcome
+from tasks.trail import NEEDS_A_PERSON, Trail
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a runbook knows of its alarm page, in our words.
+
+    Attributes:
+        impact: what the alarm means for the cluster's users.
+        by_hand: page step -> what a person does there, with the clicks; `7` is what to hand to O&M.
+    """
+
+    alarm_id: str
+    title: str
+    impact: str
+    by_hand: Mapping[str, str]
+
+
+MEANING = {
+    Outcome.END: "The alarm is cleared after a repair of this run.",
+    Outcome.ESCALATE: "The page is exhausted and the alarm is still active: a person is needed.",
+    Outcome.CLEARED: "The alarm was cleared before a repair was needed.",
+    Outcome.CLEARED_BY_PERSON: "A person cleared the alarm; nothing says that its cause is gone.",
+    Outcome.CANNOT_TELL: "A question of the page could not be answered, so nothing was changed on its account.",
+    Outcome.REFUSED: "The next step was not allowed or not possible from here: a person is needed.",
+    Outcome.DRY_RUN: "A dry run: nothing was changed; below is what would have been done.",
+    Outcome.JOINED: "Another run is working on this cluster; this one did nothing.",
+    Outcome.ERROR: "A step failed: a person is needed.",
+}
+
+
+def report(trail: Trail, page: Page, link: str) -> str:
+    """The run as markdown that reads well as plain text too. Holds no secrets: only what the steps said.
+
+    Args:
+        link: the flow run in the Prefect UI, may be empty.
+    """
+    outcome, case = trail.outcome, trail.case
+    lines = [
+        f"# ALM-{page.alarm_id} {page.title}: {case.cluster}",
+        "",
+        f"**{outcome}**{' (dry run)' if case.dry_run else ''}. {MEANING.get(outcome, '')}",
+        "",
+        "| host | trace | alarm |",
+        "|---|---|---|",
+        *(f"| {host} | `{trace}` | {trail.alarms[host]} |" for host, trace in trail.traces.items()),
+        "",
+        "## What happened",
+        "",
+        "| UTC | step | host | what |",
+        "|---|---|---|---|",
+        *(f"| {e.at:%Y-%m-%d %H:%M:%S} | {e.step} | {e.host} | {e.text.replace('|', '/')} |" for e in trail.entries),
+        "",
+    ]
+    if trail.needs_a_person:
+        lines += ["## What to do next", "", *_next(trail, page), ""]
+        lines += [f"Impact while the alarm is active: {page.impact}", ""]
+    if case.comment:
+        lines += [f"Comment of who started the run: {case.comment}", ""]
+    if link:
+        lines += [f"Flow run: {link}", ""]
+    return "\n".join(lines)
+
+
+def _next(trail: Trail, page: Page) -> list[str]:
+    """What to do by hand, per step at which hosts stopped."""
+    hosts: dict[str, list[str]] = {}
+    for host, end in trail.ends.items():
+        if end.outcome in NEEDS_A_PERSON:
+            hosts.setdefault(end.step if end.step in page.by_hand else "7", []).append(host)
+    return [f"- {', '.join(names)}: {page.by_hand[step]}" for step, names in sorted(hosts.items())]
+
+
+@task(task_run_name="publish the evidence", cache_policy=NO_CACHE)
+async def publish(trail: Trail, text: str) -> None:
+    """The run's artifacts: the report, and its traces as a table. Their keys are the alarm's and the cluster's."""
+    key = f"alm-{trail.case.alarm_id}-{trail.case.cluster}"
+    await acreate_markdown_artifact(text, key=key, description=f"{trail.case.cluster}: {trail.outcome}")
+    rows = [{"host": host, "trace": trace} for host, trace in trail.traces.items()]
+    await acreate_table_artifact(rows, key=f"{key}-traces", description=f"{trail.case.cluster}: {trail.outcome}")

@@ -1,0 +1,68 @@
+"""What must hold at the moment of a mutation. A gate that cannot be read refuses."""
+
+from collections.abc import Sequence
+
+from tasks.blocks import cluster_block
+from tasks.connections import Connection
+from tasks.errors import Refused, RemoteError
+from tasks.models import Alarm, Case, Outcome
+
+
+async def may_change(case: Case, connection: Connection, alarms: Sequence[Alarm]) -> None:
+    """Let a mutation for these alarms pass, or refuse it with the first gate's reason. Everything is read now.
+
+    The gates: the cluster's mode; an alarm still active; each alarmed host is one and the same machine for Manager
+    and the cloud, and not in maintenance mode; the cluster is `running`; no other command or agency update runs.
+
+    Raises:
+        Refused: with `outcome` CLEARED or CLEARED_BY_PERSON where the alarms went away meanwhile.
+    """
+    mode = (await cluster_block(case.cluster)).mode
+    if mode != "auto" and not case.dry_run:
+        raise Refused(f"the cluster's mode is {mode!r}: nothing is changed without a person; do it as described below")
+    try:
+        await _an_alarm_is_active(connection, alarms)
+        await _hosts_are_who_they_seem(connection, alarms)
+        await _nobody_else_is_at_it(connection)
+    except RemoteError as error:
+        raise Refused(f"a gate cannot be read, so it stays shut: {error}") from error
+
+
+async def _an_alarm_is_active(connection: Connection, alarms: Sequence[Alarm]) -> None:
+    if any(alarm.reported for alarm in alarms):
+        raise Refused("whether the alarm is still active cannot be read from this Manager: do it as described below")
+    active = {alarm.host for alarm in await connection.manager.alarms(alarms[0].alarm_id)}
+    if active.intersection(alarm.host for alarm in alarms):
+        return
+    found = [await connection.manager.occurrence(alarm) for alarm in alarms]
+    states = {alarm.status.lower() if alarm else "not listed" for alarm in found}
+    if states == {"auto"}:
+        raise Refused("the alarm was cleared before this step was needed", Outcome.CLEARED)
+    if states <= {"auto", "manual"}:
+        raise Refused("the alarm was cleared by a person before this step was needed", Outcome.CLEARED_BY_PERSON)
+    raise Refused(f"the alarm is no longer active and not cleared either ({', '.join(sorted(states))})")
+
+
+async def _hosts_are_who_they_seem(connection: Connection, alarms: Sequence[Alarm]) -> None:
+    managed = {host.name: host for host in await connection.manager.hosts()}
+    nodes = await connection.mrs.nodes(connection.cluster.cluster_id)
+    for name in (alarm.host for alarm in alarms):
+        host = managed.get(name)
+        if host is None:
+            raise Refused(f"Manager does not know host {name}")
+        servers = [node.server_id for node in nodes if node.ip == host.ip]
+        if len(servers) != 1:
+            id_ = connection.cluster.cluster_id
+            raise Refused(f"{name} has IP {host.ip} on Manager; {len(servers)} nodes of cluster {id_} have it, not one")
+        if host.maintenance:
+            raise Refused(f"{name} is in Manager's maintenance mode")
+
+
+async def _nobody_else_is_at_it(connection: Connection) -> None:
+    record = await connection.mrs.cluster(connection.cluster.cluster_id)
+    if record.state != "running":
+        raise Refused(f"the cluster's state is {record.state!r}, not 'running'")
+    if commands := await connection.manager.running_commands():
+        raise Refused(f"Manager is running another command: {', '.join(command.name for command in commands)}")
+    if await connection.mrs.agency_update_running(connection.cluster.cluster_id):
+        raise Refused("MRS is updating the cluster's agency right now")

@@ -1,0 +1,240 @@
+"""The Meta role instance of an alarmed host: is it normal, and its restart. Steps 2 and 3 of the page."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks import waits
+from tasks.connections import Connection, connected
+from tasks.errors import CannotTell, DryRun, NotOffered, OutcomeUnknown, Refused, RemoteError, StepFailed, Unreachable
+from tasks.gates import may_change
+from tasks.models import Alarm, Answer, Case, Deed, Instance, ManagedHost, Node, Outcome, hosts_of
+from tasks.retrying import DELAYS, RETRIES, may_pass
+
+# Running status, as Manager's instance page words it. Source: Manager 3.x, "Managing Instances".
+NORMAL = frozenset({"normal"})
+ABNORMAL = frozenset({"faulty", "failed to start"})
+IN_TRANSITION = frozenset({"starting", "restoring", "recommissioning", "stopping"})
+STOPPED_ON_PURPOSE = frozenset({"not started", "decommissioning", "decommissioned"})
+
+LOOK_EVERY = 10.0  # seconds of the cluster's time, as everything below
+TRANSITION_TAKES = 600.0
+RESTART_TAKES = 1800.0
+RESTARTS_PER_RUN = 3
+
+
+def health(
+    host: str,
+    meta: str,
+    nodes: Sequence[Node] | None,
+    managed: Sequence[ManagedHost] | None,
+    instances: Sequence[Instance] | None,
+) -> tuple[str, str]:
+    """Judge the Meta instance of one host from what the sources say.
+
+    Args:
+        meta: name of the Meta service; compared in any case.
+        nodes: what the cloud lists, or None where it could not be asked; so with `managed` and `instances` of Manager.
+
+    Returns:
+        `y`, `n`, `wait` (in transition) or an Outcome, and the evidence in words.
+
+    Source: ALM-12110, step 2; the words are those of Manager's instance page.
+    """
+    said: dict[str, str] = {}
+    if managed is not None:
+        known = [entry for entry in managed if entry.name == host]
+        if not known:
+            return Outcome.CANNOT_TELL, f"Manager does not know host {host}"
+        if known[0].status.lower() not in NORMAL:
+            return (
+                Outcome.REFUSED,
+                f"host {host} itself is {known[0].status!r}: restarting its instance is no help",
+            )
+    if nodes is not None:
+        node = next((node for node in nodes if node.host == host), None)
+        if node is None:
+            return Outcome.CANNOT_TELL, f"the cloud lists no node named {host} in this cluster"
+        found = [part.status for part in node.components if part.service.lower() == meta.lower()]
+        if len(found) > 1:
+            return Outcome.CANNOT_TELL, f"the cloud lists {len(found)} {meta} instances on {host}, not one"
+        if found:
+            said["the nodes API"] = found[0]
+    if instances is not None:
+        mine = [instance.status for instance in instances if instance.host == host]
+        if len(mine) != 1:
+            return Outcome.CANNOT_TELL, f"Manager lists {len(mine)} {meta} instances on {host}, not one"
+        said["Manager"] = mine[0]
+    words = "; ".join(f"{source} says {status!r}" for source, status in said.items())
+    if not said:
+        return Outcome.CANNOT_TELL, f"no source says how the {meta} instance of {host} is"
+    return _verdict({status.lower() for status in said.values()}), f"{meta} instance of {host}: {words}"
+
+
+def _verdict(statuses: set[str]) -> str:
+    if statuses <= NORMAL:
+        return "y"
+    if statuses <= ABNORMAL:
+        return "n"
+    if statuses & IN_TRANSITION and statuses <= IN_TRANSITION | NORMAL | ABNORMAL:
+        return "wait"
+    return Outcome.REFUSED if statuses <= STOPPED_ON_PURPOSE else Outcome.CANNOT_TELL
+
+
+@task(
+    task_run_name="2 look at the Meta instances of {hosts}",
+    retries=RETRIES,
+    retry_delay_seconds=DELAYS,
+    retry_condition_fn=may_pass,
+    cache_policy=NO_CACHE,
+)
+async def look_at_instances(case: Case, alarms: Sequence[Alarm], hosts: str) -> dict[str, tuple[str, str]]:
+    """Host name -> what `health` says now. A route this cloud or Manager does not offer says nothing.
+
+    Source: ALM-12110, step 2 (Cluster > Services > Meta > Instance).
+    """
+    async with connected(case) as connection:
+        meta = connection.cluster.meta_service
+        nodes = await _offered_nodes(connection)
+        managed, instances = await _offered_by_manager(connection)
+    return {alarm.host: health(alarm.host, meta, nodes, managed, instances) for alarm in alarms}
+
+
+async def _offered_nodes(connection: Connection) -> Sequence[Node] | None:
+    try:
+        return await connection.mrs.nodes(connection.cluster.cluster_id)
+    except NotOffered:
+        return None
+
+
+async def _offered_by_manager(
+    connection: Connection,
+) -> tuple[Sequence[ManagedHost] | None, Sequence[Instance] | None]:
+    try:
+        managed = await connection.manager.hosts()
+        return managed, await connection.manager.instances(connection.cluster.meta_service)
+    except NotOffered:
+        return None, None
+
+
+async def instances_are_normal(case: Case, alarms: Sequence[Alarm]) -> list[Answer]:
+    """Whether the Meta instance of each host is normal; one in transition is given ten minutes to settle.
+
+    Source: ALM-12110, step 2.
+    """
+    async with connected(case) as connection:
+        speed = connection.cluster.speed
+    seen: dict[str, tuple[str, str]] = {}
+    until = waits.later(TRANSITION_TAKES, since=waits.now(), speed=speed)
+    async for _ in waits.looks(until, every=60.0, speed=speed):
+        unsettled = [alarm for alarm in alarms if seen.get(alarm.host, ("wait", ""))[0] == "wait"]
+        seen |= await look_at_instances(case, unsettled, hosts_of(unsettled))
+        if all(verdict != "wait" for verdict, _ in seen.values()):
+            break
+    return [
+        Answer.model_validate(
+            {"host": host, "value": verdict, "seen": words, "at": waits.now()}
+            if verdict != "wait"
+            else {"host": host, "value": Outcome.CANNOT_TELL, "seen": f"{words}, for ten minutes", "at": waits.now()}
+        )
+        for host, (verdict, words) in seen.items()
+    ]
+
+
+async def restart_instances(case: Case, alarms: Sequence[Alarm]) -> list[Deed]:
+    """Restart the Meta instances of these hosts, one at a time, at most three in a run.
+
+    After a restart that failed, or whose outcome is unknown, no further one is begun.
+
+    Source: ALM-12110, step 3.
+    """
+    deeds: list[Deed] = []
+    stopped = ""
+    restarts = 0
+    for alarm in alarms:
+        if not stopped and restarts >= RESTARTS_PER_RUN:
+            stopped = f"this run has restarted {RESTARTS_PER_RUN} instances, which is its budget"
+        if stopped:
+            deeds.append(Deed(host=alarm.host, did=f"not restarted: {stopped}", at=waits.now(), ended=Outcome.REFUSED))
+            continue
+        try:
+            deed = await restart_instance(case, alarm)
+        except (RemoteError, StepFailed) as error:
+            deed = Deed(host=alarm.host, did=f"the restart failed: {error}", at=waits.now(), ended=Outcome.ERROR)
+        deeds.append(deed)
+        restarts += deed.ended is None
+        if deed.ended in (Outcome.ERROR, Outcome.CANNOT_TELL):
+            stopped = f"the restart on {alarm.host} did not go as it should"
+    return deeds
+
+
+@task(task_run_name="3 restart the Meta instance of {alarm.host}", cache_policy=NO_CACHE)
+async def restart_instance(case: Case, alarm: Alarm) -> Deed:
+    """Restart one host's Meta instance, if it is still abnormal and the gates let it pass, and follow it to its end.
+
+    Raises:
+        StepFailed: Manager says that the command failed.
+        RemoteError: Manager refused it, or cannot be reached to follow it.
+
+    Source: ALM-12110, step 3 (More > Restart Instance).
+    """
+    host = alarm.host
+    async with connected(case) as connection:
+        manager, meta = connection.manager, connection.cluster.meta_service
+        try:
+            verdict, words = (await look_at_instances.fn(case, [alarm], host))[host]
+            if verdict == "y":
+                return Deed(host=host, did=f"not restarted: it is normal now ({words})", at=waits.now())
+            if verdict != "n":
+                raise Refused(f"no longer clearly abnormal: {words}")
+            await may_change(case, connection, [alarm])
+            (before,) = [instance for instance in await manager.instances(meta) if instance.host == host]
+            sent = waits.now()
+            try:
+                command = await manager.restart(meta, before)
+            except OutcomeUnknown:
+                command = ""
+            return await _follow(connection, before, command, sent)
+        except Refused as error:
+            return Deed(host=host, did=f"not restarted: {error}", at=waits.now(), ended=error.outcome)
+        except DryRun as error:
+            return Deed(host=host, did=str(error), at=waits.now(), ended=Outcome.DRY_RUN)
+        except CannotTell as error:
+            return Deed(host=host, did=str(error), at=waits.now(), ended=Outcome.CANNOT_TELL)
+        except NotOffered as error:
+            why = f"this Manager offers no route to restart it ({error}): restart it by hand as described below"
+            return Deed(host=host, did=why, at=waits.now(), ended=Outcome.REFUSED)
+
+
+async def _follow(connection: Connection, before: Instance, command: str, sent: datetime) -> Deed:
+    """Read the world until the restart has ended; the instance's start time proves that it happened.
+
+    Without a command (its answer was lost, or an OMS switchover forgot it) only the instance itself tells.
+    """
+    manager, cluster, host = connection.manager, connection.cluster, before.host
+    until = waits.later(RESTART_TAKES, since=sent, speed=cluster.speed)
+    seen = "nothing was seen of it"
+    async for _ in waits.looks(until, every=LOOK_EVERY, speed=cluster.speed):
+        try:
+            if command:
+                state = await manager.command(command)
+                if state.state == "FAILED":
+                    raise StepFailed(f"Manager's command {command} ({state.name}) failed: {list(state.failed)}")
+                if state.state != "COMPLETE":
+                    seen = f"command {command} is {state.state}"
+                    continue
+            (after,) = [row for row in await manager.instances(cluster.meta_service) if row.host == host] or [before]
+        except NotOffered:
+            command = ""  # Manager no longer knows the command: go on by the instance
+            continue
+        except Unreachable as error:
+            seen = str(error)
+            continue
+        restarted = after.started is not None and before.started is not None and after.started > before.started
+        seen = f"the instance is {after.status!r}, started {after.started}"
+        if restarted and after.status.lower() not in IN_TRANSITION:
+            did = f"restarted (command {command or 'unknown'}): it is {after.status!r} now, was {before.status!r}"
+            return Deed(host=host, did=did, at=waits.now())
+    raise CannotTell(f"a restart was sent at {sent:%H:%M:%S} and whether it happened cannot be seen: {seen}")

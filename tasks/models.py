@@ -1,0 +1,223 @@
+"""What the tasks speak about: the page's words, typed and frozen, without HTTP and without Prefect."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+
+# Both clouds answer numbers as strings here and there, and null where the page says string.
+Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else str(value))]
+
+
+def _moment(value: Any) -> Any:
+    """Epoch milliseconds (Manager) as an aware time; 0, "" and None mean not yet."""
+    if value in (0, "0", "", None):
+        return None
+    if isinstance(value, int) or (isinstance(value, str) and value.isdigit()):
+        return datetime.fromtimestamp(int(value) / 1000, UTC)
+    return value
+
+
+def _count(value: Any) -> int | None:
+    """A number, also as a string; anything else is no count."""
+    return int(value) if str(value).isdigit() else None
+
+
+Count = Annotated[int | None, BeforeValidator(_count)]
+Moment = Annotated[datetime | None, BeforeValidator(_moment)]
+
+
+class Frozen(BaseModel):
+    """A value: equal by content, never changed, unknown fields of an answer ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class Outcome(StrEnum):
+    """How a run, or one host's part in it, ended.
+
+    `END` and `ESCALATE` are the page's two ends; every other word says why the page was left early.
+    """
+
+    END = "END"
+    ESCALATE = "ESCALATE"
+    CLEARED = "CLEARED"
+    CLEARED_BY_PERSON = "CLEARED-BY-PERSON"
+    CANNOT_TELL = "CANNOT-TELL"
+    REFUSED = "REFUSED"
+    DECLINED = "DECLINED"
+    DRY_RUN = "DRY-RUN"
+    JOINED = "JOINED"
+    CANCELLED = "CANCELLED"
+    ERROR = "ERROR"
+
+
+class Case(Frozen):
+    """What one run is about. Holds names only, so it may be an argument of any task.
+
+    Attributes:
+        cluster: name of the `Cluster` block.
+        alarm_id: for example `12110`.
+        host: only this host, or empty for every alarmed host of the cluster.
+        dry_run: nothing is changed, whatever the cluster's mode.
+        comment: what the person who started the run wrote.
+        reported_host: the host the alarm source named; taken only where Manager offers no alarm list.
+    """
+
+    cluster: str
+    alarm_id: str
+    host: str = ""
+    dry_run: bool = True
+    comment: str = ""
+    reported_host: str = ""
+
+
+class Alarm(Frozen):
+    """One occurrence of an alarm, in the fields of Manager's alarm page.
+
+    Times are Manager's own clock and are compared with Manager's times only.
+    Source: Manager 3.x, "Overview of Alarms and Events" (vocabulary); the JSON is unverified.
+    """
+
+    alarm_id: Text = Field(validation_alias=AliasChoices("alarmId", "alarm_id"))
+    serial: Text = Field("", validation_alias=AliasChoices("serialNo", "serial"))
+    status: Text = "Uncleared"
+    occurred: Moment = Field(None, validation_alias=AliasChoices("occurTime", "occurred"))
+    cleared: Moment = Field(None, validation_alias=AliasChoices("clearTime", "cleared"))
+    source: Text = ""
+    location: Text = ""
+    reported: bool = Field(False, description="known from the alarm source only, not read back from Manager")
+
+    @property
+    def host(self) -> str:
+        """The location's HostName, empty where the location has none."""
+        return self._located("HostName")
+
+    @property
+    def service(self) -> str:
+        """The location's ServiceName, empty where the location has none."""
+        return self._located("ServiceName")
+
+    def _located(self, part: str) -> str:
+        for pair in self.location.replace(",", ";").split(";"):
+            key, _, value = pair.partition("=")
+            if key.strip().lower() == part.lower():
+                return value.strip()
+        return ""
+
+    def __str__(self) -> str:
+        serial = f" serial {self.serial}" if self.serial else ""
+        since = f" since {self.occurred:%Y-%m-%d %H:%M:%S}" if self.occurred else ""
+        return f"ALM-{self.alarm_id} on {self.host or 'an unnamed host'}{serial}{since}"
+
+
+class Instance(Frozen):
+    """A role instance as Manager lists it.
+
+    Source: Manager 3.x, "Managing Instances" (vocabulary); the JSON is unverified.
+    """
+
+    id: Text = ""
+    role: Text = Field("", validation_alias=AliasChoices("roleName", "role"))
+    host: Text = Field("", validation_alias=AliasChoices("hostName", "host"))
+    ip: Text = Field("", validation_alias=AliasChoices("managementIp", "ip"))
+    status: Text = Field("", validation_alias=AliasChoices("runningStatus", "status"))
+    config: Text = Field("", validation_alias=AliasChoices("configStatus", "config"))
+    started: Moment = Field(None, validation_alias=AliasChoices("startTime", "started"))
+
+
+class ManagedHost(Frozen):
+    """A host as Manager lists it (unverified JSON)."""
+
+    name: Text = Field("", validation_alias=AliasChoices("hostName", "name"))
+    ip: Text = Field("", validation_alias=AliasChoices("managementIp", "ip"))
+    status: Text = Field("", validation_alias=AliasChoices("runningStatus", "status"))
+    maintenance: bool = Field(False, validation_alias=AliasChoices("maintenanceMode", "maintenance"))
+
+
+class Command(Frozen):
+    """A command Manager runs (unverified JSON). `state` is IN_PROGRESS, COMPLETE or FAILED."""
+
+    id: Text = Field("", validation_alias=AliasChoices("commandId", "id"))
+    name: Text = ""
+    state: Text = ""
+    failed: tuple[Any, ...] = Field((), validation_alias=AliasChoices("failedEntities", "failed"))
+
+
+class Component(Frozen):
+    """A role instance as the cloud's nodes API lists it."""
+
+    service: Text = Field("", validation_alias=AliasChoices("service_name", "service"))
+    role: Text = Field("", validation_alias=AliasChoices("role_name", "role"))
+    status: Text = Field("", validation_alias=AliasChoices("running_status", "status"))
+    config: Text = Field("", validation_alias=AliasChoices("config_status", "config"))
+
+
+class Node(Frozen):
+    """A node of the cluster: Manager's host name, its ECS server and its role instances.
+
+    Source: MRS API "Querying the Node List", GET /v2/{project_id}/clusters/{cluster_id}/nodes.
+    """
+
+    host: Text
+    status: Text = ""
+    server_id: Text = ""
+    ip: Text = ""
+    components: tuple[Component, ...] = ()
+
+
+class ClusterRecord(Frozen):
+    """What MRS has on record about a cluster; `agency` is None where the field is absent.
+
+    Source: MRS API "Querying Cluster Details", GET /v1.1/{project_id}/cluster_infos/{cluster_id}.
+    """
+
+    id: Text = Field("", validation_alias=AliasChoices("clusterId", "id"))
+    name: Text = Field("", validation_alias=AliasChoices("clusterName", "name"))
+    state: Text = Field("", validation_alias=AliasChoices("clusterState", "state"))
+    nodes: Count = Field(None, validation_alias=AliasChoices("totalNodeNum", "nodes"))
+    agency: str | None = Field(None, validation_alias=AliasChoices("mrsEcsDefaultAgency", "agency"))
+
+
+class Agency(Frozen):
+    """An agency in IAM. Source: IAM API "Querying Agencies", GET /v3.0/OS-AGENCY/agencies."""
+
+    id: Text = ""
+    name: Text = ""
+    trusts: Text = Field("", validation_alias=AliasChoices("trust_domain_name", "trusts"))
+    expires: datetime | None = Field(None, validation_alias=AliasChoices("expire_time", "expires"))
+
+
+class Answer(Frozen):
+    """The answer to one question of the page, for one host.
+
+    Attributes:
+        value: `y`, `n`, or the word with which this host's part of the run ends here.
+        seen: the evidence, one sentence.
+    """
+
+    host: str
+    value: Literal["y", "n"] | Outcome
+    seen: str
+    at: datetime
+
+
+class Deed(Frozen):
+    """What a mutating step did, for one host: changed it, found it so already, or did not.
+
+    Attributes:
+        ended: None where the page goes on, else the word with which this host's part ends here.
+    """
+
+    host: str
+    did: str
+    at: datetime
+    ended: Outcome | None = None
+
+
+def hosts_of(alarms: Sequence[Alarm]) -> str:
+    """Host names in one line, for run names and sentences; the middle of a long list is left out."""
+    names = [alarm.host for alarm in alarms]
+    return ", ".join(names) if len(names) <= 5 else f"{', '.join(names[:4])} and {len(names) - 4} more"

@@ -1,0 +1,79 @@
+"""Tickets, in a local store: one file each below `$RUNBOOKS_HOME/tickets`, listed by `runbooks tickets`."""
+
+import hashlib
+import os
+from datetime import datetime
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks import waits
+from tasks.errors import ConfigurationError
+from tasks.home import home
+from tasks.models import Frozen
+
+
+class Ticket(Frozen):
+    """A ticket. `correlation` names what it is about: there is never a second ticket for it."""
+
+    id: str
+    correlation: str
+    title: str
+    body: str
+    created: datetime
+    updated: datetime
+
+
+@task(task_run_name="7 ticket: {title}", cache_policy=NO_CACHE)
+async def file_ticket(correlation: str, title: str, body: str) -> Ticket:
+    """File the ticket, or bring the one there is up to date: there is never a second one for a correlation.
+
+    Source: ALM-12110, step 7 (contact O&M personnel).
+    """
+    return store(correlation, title, body)
+
+
+def store(correlation: str, title: str, body: str) -> Ticket:
+    """As `file_ticket`, outside a flow."""
+    id_ = f"T-{hashlib.sha256(correlation.encode()).hexdigest()[:8]}"
+    path = _folder() / f"{id_}.json"
+    at = waits.now()
+    ticket = Ticket(id=id_, correlation=correlation, title=title, body=body, created=at, updated=at)
+    written = path.with_suffix(f".{os.getpid()}")
+    written.write_text(ticket.model_dump_json(indent=1))
+    try:
+        os.link(written, path)  # fails where the ticket exists, also between two processes
+    except FileExistsError:
+        ticket = ticket.model_copy(update={"created": _read(path).created})
+        written.write_text(ticket.model_dump_json(indent=1))
+        written.replace(path)
+    written.unlink(missing_ok=True)
+    return ticket
+
+
+def tickets() -> list[Ticket]:
+    """All tickets, the newest first."""
+    return sorted((_read(path) for path in _folder().glob("T-*.json")), key=lambda t: t.created, reverse=True)
+
+
+def ticket(id_: str) -> Ticket:
+    """One ticket.
+
+    Raises:
+        ConfigurationError: there is none of that id.
+    """
+    path = _folder() / f"{Path(id_).name}.json"
+    if not path.exists():
+        raise ConfigurationError(f"there is no ticket {id_!r} in {_folder()}: `runbooks tickets` lists them")
+    return _read(path)
+
+
+def _folder() -> Path:
+    folder = home() / "tickets"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _read(path: Path) -> Ticket:
+    return Ticket.model_validate_json(path.read_text())

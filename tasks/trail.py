@@ -1,0 +1,169 @@
+"""What one run asked, saw and did, in order, and the trace of page steps each alarmed host left."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from prefect.logging import get_run_logger
+
+from tasks import waits
+from tasks.models import Alarm, Answer, Case, Deed, Outcome
+
+NO_HOST = "(no host)"
+WHOLE_CLUSTER = "(the cluster)"
+
+# A run of several hosts is named after the part that most needs a person.
+WORST_FIRST = (
+    Outcome.ERROR,
+    Outcome.CANNOT_TELL,
+    Outcome.REFUSED,
+    Outcome.DECLINED,
+    Outcome.CANCELLED,
+    Outcome.ESCALATE,
+    Outcome.JOINED,
+    Outcome.DRY_RUN,
+    Outcome.END,
+    Outcome.CLEARED_BY_PERSON,
+    Outcome.CLEARED,
+)
+NEEDS_A_PERSON = frozenset(
+    {Outcome.ERROR, Outcome.CANNOT_TELL, Outcome.REFUSED, Outcome.DECLINED, Outcome.CANCELLED, Outcome.ESCALATE}
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the record: when, at which step of the page, about which host, in words."""
+
+    at: datetime
+    step: str
+    host: str
+    kind: Literal["asked", "did", "ended"]
+    text: str
+
+
+@dataclass(frozen=True)
+class End:
+    """How one host's part ended, and at which step of the page (empty: at none in particular)."""
+
+    outcome: Outcome
+    step: str
+
+
+class Trail:
+    """The record of one run. Steps are those of the page; answers are written as `2y`, `5n`.
+
+    Attributes:
+        entries: every line, in the order it was learned.
+        alarms: host name -> the alarm this run follows.
+        ends: host name -> how its part ended.
+        done_at: mutating step -> when the last thing it did was seen to be done.
+    """
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.entries: list[Entry] = []
+        self.alarms: dict[str, Alarm] = {}
+        self.ends: dict[str, End] = {}
+        self.done_at: dict[str, datetime] = {}
+        self._steps: dict[str, list[str]] = {}
+
+    @property
+    def traces(self) -> dict[str, str]:
+        """Host name -> its trace, for example `1 2n 3y END`."""
+        ends: Mapping[str, list[str]] = {host: [end.outcome] for host, end in self.ends.items()}
+        return {host: " ".join([*steps, *ends.get(host, [])]) for host, steps in self._steps.items()}
+
+    @property
+    def outcome(self) -> Outcome:
+        """One word for the run: that of the part that most needs a person."""
+        words = {end.outcome for end in self.ends.values()}
+        return next((word for word in WORST_FIRST if word in words), Outcome.CLEARED)
+
+    @property
+    def needs_a_person(self) -> bool:
+        """Whether any part ended so that somebody must look."""
+        return any(end.outcome in NEEDS_A_PERSON for end in self.ends.values())
+
+    @property
+    def subject(self) -> str:
+        """What this run is about, the same for every run about the same alarms: the ticket's correlation."""
+        serials = sorted(alarm.serial for alarm in self.alarms.values() if alarm.serial)
+        which = serials[0] if serials else min(self.alarms, default=self.case.host)
+        return f"{self.case.cluster}/{self.case.alarm_id}/{which}"
+
+    def found(self, alarms: Sequence[Alarm]) -> list[Alarm]:
+        """Step 1 found these alarms; one without a host cannot be followed and ends here."""
+        for alarm in alarms:
+            host = alarm.host or NO_HOST
+            self.alarms[host] = alarm
+            self._steps[host] = ["1"]
+            source = "reported by the alarm source" if alarm.reported else "active on Manager"
+            self._write("1", host, "asked", f"{alarm} is {source}")
+            if not alarm.host:
+                why = f"the alarm's location has no host ({alarm.location or 'it is empty'}): find it on Manager"
+                self._end("1", host, Outcome.CANNOT_TELL, why)
+        return [alarm for alarm in alarms if alarm.host]
+
+    def answered(
+        self, step: str, answers: Iterable[Answer], alarms: Sequence[Alarm]
+    ) -> tuple[list[Alarm], list[Alarm]]:
+        """Record a question's answers; returns the alarms answered yes and those answered no.
+
+        An answer whose host is empty is the whole cluster's. A host whose answer is a word ends here with it.
+        """
+        by_host = {answer.host: answer for answer in answers}
+        yes: list[Alarm] = []
+        no: list[Alarm] = []
+        for alarm in alarms:
+            answer = by_host.get(alarm.host) or by_host[""]
+            if isinstance(answer.value, Outcome):
+                self._end(step, alarm.host, answer.value, answer.seen, answer.at)
+                continue
+            self._steps[alarm.host].append(f"{step}{answer.value}")
+            self._write(step, alarm.host, "asked", answer.seen, answer.at)
+            (yes if answer.value == "y" else no).append(alarm)
+        return yes, no
+
+    def acted(self, step: str, deeds: Iterable[Deed], alarms: Sequence[Alarm]) -> list[Alarm]:
+        """Record what a mutating step did; returns the alarms for which the page goes on.
+
+        A deed that ended ends its host's part; where it is on no alarmed host (a node, the cluster), all parts.
+        """
+        going = {alarm.host: alarm for alarm in alarms}
+        for deed in deeds:
+            self._write(step, deed.host or WHOLE_CLUSTER, "did", deed.did, deed.at)
+            if not deed.ended:
+                self.done_at[step] = deed.at
+                continue
+            for host in [deed.host] if step == "3" else list(going):
+                self.ends[host] = End(deed.ended, step)
+                going.pop(host)
+        return list(going.values())
+
+    def reached(self, step: str, alarms: Sequence[Alarm]) -> None:
+        """These hosts come to a step that asks nothing."""
+        for alarm in alarms:
+            self._steps[alarm.host].append(step)
+
+    def end(self, alarms: Iterable[Alarm], outcome: Outcome, step: str) -> None:
+        """These hosts' part ends at one of the page's ends."""
+        for alarm in alarms:
+            self.ends[alarm.host] = End(outcome, step)
+
+    def stop(self, outcome: Outcome, why: str) -> None:
+        """The run is over: every part that has not ended ends so, or the run itself where no host is known."""
+        for host in [host for host in self._steps if host not in self.ends] or ([] if self._steps else [WHOLE_CLUSTER]):
+            last = self._steps.get(host, [""])[-1]
+            self._end(last.rstrip("yn"), host, outcome, why)
+
+    def _end(self, step: str, host: str, outcome: Outcome, why: str, at: datetime | None = None) -> None:
+        self.ends[host] = End(outcome, step)
+        self._write(step, host, "ended", f"{outcome}: {why}", at)
+
+    def _write(
+        self, step: str, host: str, kind: Literal["asked", "did", "ended"], text: str, at: datetime | None = None
+    ) -> None:
+        self.entries.append(Entry(at or waits.now(), step, host, kind, text))
+        get_run_logger().info("%s%s: %s", f"step {step}, " if step else "", host, text)
