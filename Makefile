@@ -1,0 +1,35 @@
+# Everything here needs only python3 >= 3.11 with venv; the first target that needs it makes .venv from the lock.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+export PREFECT_SERVER_ANALYTICS_ENABLED = false
+export DO_NOT_TRACK = 1
+
+.PHONY: help demo test test-fast lint lock
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+.venv/ready: requirements.lock pyproject.toml
+	@echo "making .venv from requirements.lock (about a minute) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "python3 3.11 or newer is needed: name it with PYTHON=..."; exit 1; }
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch .venv/ready
+
+demo: .venv/ready ## break a pretend cluster and watch its repair; SCENARIO=all, PROFILE=documented, KEEP=1
+	@.venv/bin/runbooks demo $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(KEEP),--keep)
+
+test: .venv/ready ## all tests, the slow part on a Prefect server of its own
+	@echo "running all tests (under six minutes; make test-fast leaves the Prefect server out) ..."
+	@.venv/bin/pytest --durations=5
+
+test-fast: .venv/ready ## the tests that need no Prefect server
+	@.venv/bin/pytest -m "not server"
+
+lint: .venv/ready ## ruff and mypy --strict
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+
+lock: .venv/ready ## write requirements.lock anew: all versions with hashes, no index addresses
+	@$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install --quiet uv
+	@.venv/lock/bin/uv pip compile pyproject.toml --extra test --universal --generate-hashes --no-emit-index-url \
+		--custom-compile-command "make lock" --quiet --output-file requirements.lock

@@ -1,0 +1,77 @@
+"""An alarm that was received becomes a flow run: at most one that is alive per cluster and runbook."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+
+from deployments.intake.syslog import Observation
+from tasks.blocks import Cluster
+
+RUNBOOKS: Mapping[str, str] = {"12110": "alm-12110/from-alarms"}
+ALIVE = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
+
+
+@dataclass(frozen=True)
+class Dispatched:
+    """What became of an observation: `started` or `joined` a run, `noted` (a clear, an event), `rejected`; and why."""
+
+    what: Literal["started", "joined", "noted", "rejected"]
+    why: str
+    flow_run: FlowRun | None = None
+
+
+async def dispatch(client: PrefectClient, observation: Observation) -> Dispatched:
+    """Start the runbook for a raised alarm, unless one is working on that cluster already.
+
+    The observation only says where to look: the run reads the alarms itself. The run's idempotency key is the alarm's
+    occurrence, so a line that is received twice starts one run.
+
+    Raises:
+        httpx.HTTPError, PrefectHTTPStatusError: the Prefect server did not take it; nothing was started.
+    """
+    seen = observation
+    if seen.kind != "raised":
+        return Dispatched("noted", f"ALM-{seen.alarm_id} {seen.kind} on {seen.host or seen.cluster_name}")
+    if seen.alarm_id not in RUNBOOKS:
+        known = ", ".join(RUNBOOKS)
+        return Dispatched("rejected", f"there is no runbook for alarm {seen.alarm_id}: there is one for {known}")
+    if not seen.host:
+        return Dispatched("rejected", f"ALM-{seen.alarm_id} of {seen.cluster_name} has a location without a host")
+    blocks = await client.read_block_documents_by_type(Cluster.get_block_type_slug())
+    found = [block for block in blocks if block.data.get("source") == seen.cluster_name]
+    if len(found) != 1 or not found[0].name:
+        problem = "no cluster block has" if not found else f"{len(found)} cluster blocks have"
+        advice = "name it in the source field of exactly one MRS Cluster block"
+        return Dispatched("rejected", f"{problem} the name {seen.cluster_name!r} as its source: {advice}")
+    return await _start(client, seen, found[0].name, str(found[0].data["cluster_id"]))
+
+
+async def _start(client: PrefectClient, seen: Observation, cluster: str, cluster_id: str) -> Dispatched:
+    tags = [f"alarm:{seen.alarm_id}", f"cluster:{cluster}"]
+    alive = await client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            tags=FlowRunFilterTags(all_=tags),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=ALIVE)),
+        )
+    )
+    if alive:
+        return Dispatched("joined", f"{alive[0].name} is at work on {cluster} already", alive[0])
+    deployment = await client.read_deployment_by_name(RUNBOOKS[seen.alarm_id])
+    occurrence = (cluster_id, seen.alarm_id, seen.host, seen.serial, seen.occurred and seen.occurred.isoformat())
+    run = await client.create_flow_run_from_deployment(
+        deployment.id,
+        parameters={"cluster": cluster, "reported_host": seen.host},
+        idempotency_key="/".join(str(part) for part in occurrence),
+        name=f"ALM-{seen.alarm_id} {cluster}",
+        tags=tags,
+    )
+    return Dispatched("started", f"{run.name} was started for {seen.host}", run)
