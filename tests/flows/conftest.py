@@ -1,0 +1,143 @@
+"""A broken cluster of the emulated region, its blocks in a real Prefect server, and time that moves only in waits."""
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from deployments.emulator.inventory import Cluster as EmulatedCluster
+from deployments.emulator.region import Region
+from flows.alm_12110 import alm_12110
+from tasks import waits
+from tasks.blocks import Cloud, Cluster, Manager
+from tasks.tickets import Ticket, tickets
+from tests.conftest import serving
+
+AGENCY = "MRS_ECS_DEFAULT_AGENCY"
+_numbers = itertools.count(1)
+
+
+class EmulatedClock:
+    """The region's own time: sleeping moves it, and whatever was planned for then happens on the way."""
+
+    def __init__(self, region: Region) -> None:
+        self.region = region
+        self._planned: list[tuple[datetime, int, Callable[[], object]]] = []
+
+    def now(self) -> datetime:
+        """The region's time."""
+        return self.region.now
+
+    def plan(self, seconds: float, act: Callable[[], object]) -> None:
+        """Let something happen that many seconds from now."""
+        heapq.heappush(self._planned, (self.now() + timedelta(seconds=seconds), len(self._planned), act))
+
+    async def sleep(self, seconds: float) -> None:
+        """Move the region's time."""
+        until = self.now() + timedelta(seconds=seconds)
+        while self._planned and self._planned[0][0] <= until:
+            at, _, act = heapq.heappop(self._planned)
+            self.region.advance(max(0.0, (at - self.now()).total_seconds()))
+            act()
+        self.region.advance(max(0.0, (until - self.now()).total_seconds()))
+        await asyncio.sleep(0)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run left: the state's name, a trace per host, what was changed, and the tickets there are."""
+
+    outcome: str
+    traces: dict[str, str]
+    mutations: list[tuple[str, str]]
+    tickets: list[Ticket] = field(compare=False)
+    message: str = field(compare=False)
+
+
+@dataclass
+class World:
+    """One cluster of a region: break it, let time pass, run the runbook on it."""
+
+    region: Region
+    cluster: EmulatedCluster
+    block: str
+    clock: EmulatedClock
+
+    @property
+    def host(self) -> str:
+        """The first host."""
+        return next(iter(self.cluster.hosts))
+
+    def breaks(self, *faults: str, host: str | None = None, **options: object) -> None:
+        """Set faults on the cluster, or on one host; those of a Meta instance are the first host's."""
+        for fault in faults:
+            where = host or (self.host if fault in ("crashed", "wedged", "metadata-down", "restart-clears-only") else None)
+            self.region.set_fault(fault, cluster=self.cluster, host=where, **options)
+
+    def raises_the_alarm(self) -> None:
+        """Let Meta miss its keys three times."""
+        self.region.advance(20 * 60)
+        assert any(alarm.alarm_id == "12110" for alarm in self.cluster.alarms), "the fault raises no alarm"
+
+    async def run(self, **parameters: Any) -> Result:
+        """One run of the runbook, as the alarm starts it (not a dry run) unless told otherwise."""
+        state = await alm_12110(**{"cluster": self.block, "dry_run": False, **parameters}, return_state=True)
+        message = state.message or ""
+        parts = message.removeprefix(f"{state.name}. ").split(". Ticket")[0].split("; ")
+        traces = dict(part.split(": ", 1) for part in parts if ": 1" in part)
+        mutations = [(entry.action, entry.target) for entry in self.region.log if entry.cluster == self.cluster.id]
+        return Result(state.name or "", traces, mutations, tickets(), message)
+
+    def restarts(self, *hosts: str) -> list[tuple[str, str]]:
+        """What restarting these hosts' instances leaves in the region's log."""
+        return [("restart-instance", host) for host in hosts or (self.host,)]
+
+    def binds(self) -> list[tuple[str, str]]:
+        """What binding every node leaves in the region's log."""
+        return [("set-metadata", host) for host in self.cluster.hosts]
+
+
+Worlds = Callable[..., Any]
+
+
+@pytest.fixture
+def world(prefect_server: str) -> Worlds:
+    """`async with world(profile=..., block={...}, **region) as cluster`: a region, served, with its block saved."""
+
+    @asynccontextmanager
+    async def make(block: dict[str, Any] | None = None, **region_options: Any) -> AsyncIterator[World]:
+        region = Region(**{"meta_hosts": 1, **region_options})
+        cluster = next(iter(region.clusters.values()))
+        clock = EmulatedClock(region)
+        async with serving(region) as url:
+            name = f"cluster-{next(_numbers)}"
+            await _block(region, cluster, url, block or {}).save(name)
+            token = waits.clock.set(clock)
+            try:
+                yield World(region, cluster, name, clock)
+            finally:
+                waits.clock.reset(token)
+
+    return make
+
+
+def _block(region: Region, cluster: EmulatedCluster, url: str, settings: dict[str, Any]) -> Cluster:
+    password = settings.pop("password", cluster.manager_password)
+    manager = Manager(url=f"{url}/managers/{cluster.id}/web/api/v2", user=cluster.manager_user, password=password)
+    cloud = Cloud(
+        project_id=region.project_id,
+        domain_id=region.domain_id,
+        mrs_url=url,
+        ecs_url=url,
+        iam_url=url,
+        access_key=region.access_key,
+        secret_key=region.secret_key,
+    )
+    rights = {"mode": "auto", "agency": AGENCY, "on_unbound": "rebind", **settings}
+    return Cluster(cluster_id=cluster.id, source=cluster.name, manager=manager, cloud=cloud, **rights)
