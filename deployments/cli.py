@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 from collections.abc import Coroutine
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -105,7 +106,8 @@ def emulator(
         _list_faults()
         return
     target = _address(syslog) if syslog else None
-    region = Region(clusters=clusters, hosts=hosts, meta_hosts=meta_hosts, profile=profile)
+    now = datetime.now(UTC)
+    region = Region(clusters=clusters, hosts=hosts, meta_hosts=meta_hosts, profile=profile, start=now)
 
     def ready(bound: int) -> None:
         console.print(f"emulated region on http://127.0.0.1:{bound}, profile {profile}, speed {speed:g}x")

@@ -69,7 +69,7 @@ async def alm_12110(
     The cluster's block decides what may be changed; the parameters can only tighten it.
     """
     case = Case(
-        cluster=cluster,
+        cluster=cluster.strip(),
         alarm_id=PAGE.alarm_id,
         host=host.strip(),
         reported_host=reported_host,

@@ -192,7 +192,7 @@ async def bind_node(case: Case, node: Node) -> Deed:
             except (Unreachable, ServerTrouble) as error:
                 seen = str(error)
             if seen == cluster.agency:
-                return Deed(host=node.host, did=f"bound to {seen}, read back{lost}", at=waits.now())
+                return Deed(host=node.host, did=f"bound to {seen}, read back{lost}", at=waits.now(), changed=True)
         raise StepFailed(f"{node.host} was told to use {cluster.agency}{lost}; its metadata says {seen or 'none'!r}")
 
 

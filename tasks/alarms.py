@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks import waits
 from tasks.connections import Connection, connected
-from tasks.errors import CannotTell, NotOffered, RemoteError, ServerTrouble, Unreachable
+from tasks.errors import CannotTell, ConfigurationError, NotOffered, RemoteError, ServerTrouble, Unreachable
 from tasks.models import Alarm, Answer, Case, Outcome, hosts_of
 from tasks.retrying import DELAYS, RETRIES, may_pass
 
@@ -31,6 +31,7 @@ async def find_alarms(case: Case) -> tuple[Alarm, ...]:
 
     Raises:
         CannotTell: no route and no reported host; or none listed while the alarm is masked.
+        ConfigurationError: the case is about a host that Manager does not know.
 
     Source: ALM-12110, step 1 (O&M > Alarm > Alarms).
     """
@@ -47,10 +48,19 @@ async def find_alarms(case: Case) -> tuple[Alarm, ...]:
         for alarm in sorted(rows, key=_age):
             if case.host in ("", alarm.host):
                 newest[alarm.host] = alarm
+        if case.host and not newest:
+            await _check_host(connection, case.host)
         if not newest and await manager.is_masked(case.alarm_id):
             where = "O&M > Alarm > Masking"
             raise CannotTell(f"ALM-{case.alarm_id} is masked on Manager ({where}): not listed does not mean cleared")
         return tuple(newest.values())
+
+
+async def _check_host(connection: Connection, host: str) -> None:
+    known = sorted(each.name for each in await connection.manager.hosts())
+    if host not in known:
+        few = ", ".join(known[:10]) + (" ..." if len(known) > 10 else "")
+        raise ConfigurationError(f"Manager does not know host {host!r}: the cluster's hosts are {few}")
 
 
 def _age(alarm: Alarm) -> tuple[bool, float]:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 from prefect.blocks.core import Block
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from tasks.clients.ecs import Ecs
 from tasks.clients.http import trusting
@@ -28,6 +28,7 @@ class Manager(Block):
     _block_type_name = "MRS Manager"
     _block_type_slug = "mrs-manager"
     _description = "Manager of an MRS cluster: address, technical user, CA and route overrides."
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     url: str = Field(description="REST root: https://<ip>:28443/web/api/v2 or https://<eip>:9022/mrsmanager/api/v2")
     user: str = Field(description="A technical user of its own: Manager locks a user after five wrong passwords.")
@@ -59,6 +60,7 @@ class Cloud(Block):
     _block_type_name = "MRS Cloud"
     _block_type_slug = "mrs-cloud"
     _description = "The cloud APIs of a project: MRS, ECS and IAM endpoints, and an access key."
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     project_id: str = Field(description="Project id, from the console's My Credentials.")
     domain_id: str = Field(description="Account (domain) id, needed to look an agency up in IAM.")
@@ -106,6 +108,7 @@ class Cluster(Block):
     _block_type_name = "MRS Cluster"
     _block_type_slug = "mrs-cluster"
     _description = "An MRS cluster: its identity, its Manager and cloud blocks, and what a runbook may change."
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     cluster_id: str = Field(description="The cluster's id in the cloud (UUID), from its overview page.")
     source: str = Field(description="The cluster's name as alarms report it (Source); only looks the cluster up.")
@@ -126,11 +129,18 @@ class Cluster(Block):
 
     @model_validator(mode="after")
     def _only_the_emulator_is_fast(self) -> Self:
-        host = urlsplit(self.manager.url).hostname or ""
-        loopback = host == "localhost" or (host.replace(".", "").isdigit() and ip_address(host).is_loopback)
-        if self.speed != 1 and not loopback:
-            raise ValueError(f"speed is for the emulator on this machine only, and Manager is at {host}: leave it at 1")
+        urls = (self.manager.url, self.cloud.mrs_url, self.cloud.ecs_url, self.cloud.iam_url)
+        elsewhere = [host for host in (urlsplit(url).hostname or "" for url in urls) if not _is_this_machine(host)]
+        if self.speed != 1 and elsewhere:
+            raise ValueError(f"speed is for the emulator on this machine only, not for {elsewhere[0]!r}: leave it at 1")
         return self
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 async def cluster_block(name: str) -> Cluster:

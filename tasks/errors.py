@@ -70,8 +70,11 @@ class RemoteError(RunbookError):
     """
 
     def __init__(self, call: str, why: str, *, status: int = 0, code: str = "") -> None:
-        super().__init__(f"{call}: {why}")
+        super().__init__(call, why)  # all that is needed to make it anew: errors are pickled
         self.call, self.why, self.status, self.code = call, why, status, code
+
+    def __str__(self) -> str:
+        return f"{self.call}: {self.why}"
 
 
 class Unreachable(RemoteError):
@@ -89,7 +92,7 @@ class ServerTrouble(RemoteError):
 class Throttled(ServerTrouble):
     """A 429; `retry_after` is what the service asked for, in seconds, or None."""
 
-    def __init__(self, call: str, why: str, *, retry_after: float | None) -> None:
+    def __init__(self, call: str, why: str, *, retry_after: float | None = None) -> None:
         super().__init__(call, why, status=429)
         self.retry_after = retry_after
 

@@ -8,7 +8,17 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks import waits
 from tasks.connections import Connection, connected
-from tasks.errors import CannotTell, DryRun, NotOffered, OutcomeUnknown, Refused, RemoteError, StepFailed, Unreachable
+from tasks.errors import (
+    CannotTell,
+    DryRun,
+    NotOffered,
+    OutcomeUnknown,
+    Refused,
+    RemoteError,
+    ServerTrouble,
+    StepFailed,
+    Unreachable,
+)
 from tasks.gates import may_change
 from tasks.models import Alarm, Answer, Case, Deed, Instance, ManagedHost, Node, Outcome, hosts_of
 from tasks.retrying import DELAYS, RETRIES, may_pass
@@ -164,7 +174,7 @@ async def restart_instances(case: Case, alarms: Sequence[Alarm]) -> list[Deed]:
         except (RemoteError, StepFailed) as error:
             deed = Deed(host=alarm.host, did=f"the restart failed: {error}", at=waits.now(), ended=Outcome.ERROR)
         deeds.append(deed)
-        restarts += deed.ended is None
+        restarts += deed.changed
         if deed.ended in (Outcome.ERROR, Outcome.CANNOT_TELL):
             stopped = f"the restart on {alarm.host} did not go as it should"
     return deeds
@@ -229,12 +239,12 @@ async def _follow(connection: Connection, before: Instance, command: str, sent: 
         except NotOffered:
             command = ""  # Manager no longer knows the command: go on by the instance
             continue
-        except Unreachable as error:
+        except (Unreachable, ServerTrouble) as error:
             seen = str(error)
             continue
-        restarted = after.started is not None and before.started is not None and after.started > before.started
+        restarted = after.started is not None and after.started != before.started  # Manager's clock may have jumped
         seen = f"the instance is {after.status!r}, started {after.started}"
         if restarted and after.status.lower() not in IN_TRANSITION:
             did = f"restarted (command {command or 'unknown'}): it is {after.status!r} now, was {before.status!r}"
-            return Deed(host=host, did=did, at=waits.now())
+            return Deed(host=host, did=did, at=waits.now(), changed=True)
     raise CannotTell(f"a restart was sent at {sent:%H:%M:%S} and whether it happened cannot be seen: {seen}")

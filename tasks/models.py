@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 # Both clouds answer numbers as strings here and there, and null where the page says string.
 Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else str(value))]
@@ -26,6 +26,8 @@ def _count(value: Any) -> int | None:
 
 
 Count = Annotated[int | None, BeforeValidator(_count)]
+# IAM writes its times without an offset here and there; they are UTC.
+InUtc = Annotated[datetime, AfterValidator(lambda time: time if time.tzinfo else time.replace(tzinfo=UTC))]
 Moment = Annotated[datetime | None, BeforeValidator(_moment)]
 
 
@@ -187,7 +189,7 @@ class Agency(Frozen):
     id: Text = ""
     name: Text = ""
     trusts: Text = Field("", validation_alias=AliasChoices("trust_domain_name", "trusts"))
-    expires: datetime | None = Field(None, validation_alias=AliasChoices("expire_time", "expires"))
+    expires: InUtc | None = Field(None, validation_alias=AliasChoices("expire_time", "expires"))
 
 
 class Answer(Frozen):
@@ -208,12 +210,14 @@ class Deed(Frozen):
     """What a mutating step did, for one host: changed it, found it so already, or did not.
 
     Attributes:
+        changed: something was really changed.
         ended: None where the page goes on, else the word with which this host's part ends here.
     """
 
     host: str
     did: str
     at: datetime
+    changed: bool = False
     ended: Outcome | None = None
 
 

@@ -1,16 +1,24 @@
 """The ECS cloud API: the metadata of a server, where its agency is named."""
 
-from typing import Any
+import re
 
-from tasks.clients.http import Api, understood
-from tasks.models import Frozen, Text
+from tasks.clients.http import Api, excerpt, understood
+from tasks.errors import ServerTrouble
+from tasks.models import Frozen
 
 AGENCY_KEY = "agency_name"
 
 
+class _Metadata(Frozen):
+    agency_name: str | None = None
+
+
 class _Server(Frozen):
-    status: Text = ""
-    metadata: dict[str, Any]
+    metadata: _Metadata
+
+
+class _Answer(Frozen):
+    server: _Server
 
 
 class Ecs(Api):
@@ -26,11 +34,9 @@ class Ecs(Api):
 
         Source: "Querying Details About an ECS", GET /v1/{project_id}/cloudservers/{server_id}.
         """
-        path = f"v1/{self.project_id}/cloudservers/{server_id}"
-        content = await self.read(path)
-        server = content.get("server") if isinstance(content, dict) else None
-        found = understood(f"{self.name} GET {path}", _Server, server)
-        return str(found.metadata.get(AGENCY_KEY) or "")
+        path = self._path(server_id)
+        found = understood(f"{self.name} GET {path}", _Answer, await self.read(path))
+        return found.server.metadata.agency_name or ""
 
     async def set_agency(self, server_id: str, agency: str, *, would: str) -> None:
         """Bind the server to the agency; other metadata stays (merge semantics).
@@ -38,5 +44,13 @@ class Ecs(Api):
         Source: "Updating ECS Metadata", POST /v1/{project_id}/cloudservers/{server_id}/metadata;
         needs `ecs:cloudServers:updateMetadata` and `iam:agencies:pass`.
         """
-        path = f"v1/{self.project_id}/cloudservers/{server_id}/metadata"
+        path = f"{self._path(server_id)}/metadata"
         await self.act("POST", path, body={"metadata": {AGENCY_KEY: agency}}, would=would)
+
+    def _path(self, server_id: str) -> str:
+        # The id is from an answer of the nodes API: it must not lead to another route.
+        if not re.fullmatch(r"[\w-]+", server_id):
+            raise ServerTrouble(
+                f"{self.name} cloudservers", f"a node's server id is {excerpt(server_id)!r}: nothing sent"
+            )
+        return f"v1/{self.project_id}/cloudservers/{server_id}"

@@ -1,6 +1,9 @@
 """One HTTP API: reads are repeated, mutations are sent once, and every failure becomes one of our errors."""
 
+import asyncio
 import json
+import logging
+import re
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,10 +31,19 @@ from tasks.errors import (
 
 Model = TypeVar("Model", bound=BaseModel)
 
+LONGEST_ANSWER = 64 * 1024 * 1024  # bytes; the longest list of alarms Manager keeps is a tenth of it
+CREDENTIALS = ("Authorization", "Cookie", "X-Auth-Token", "X-Security-Token")
+OTHER_NAME = (62, 64)  # OpenSSL: the certificate is for another host name, another address
+
+logging.getLogger("httpcore").setLevel(logging.INFO)  # its DEBUG lines show Manager's session cookies
+
 
 @dataclass(frozen=True)
 class Patience:
-    """How long one call may take and how often a read is tried; seconds."""
+    """How long one call may take and how often a read is tried; seconds.
+
+    A service that asks (Retry-After) for more than the longest pause is not asked again by this call.
+    """
 
     timeout: float = 20.0
     attempts: int = 3
@@ -47,7 +59,7 @@ def trusting(ca_file: str, ca_pem: str = "") -> ssl.SSLContext:
     """
     try:
         return ssl.create_default_context(cafile=ca_file or None, cadata=ca_pem or None)
-    except (OSError, ssl.SSLError) as error:
+    except (OSError, TypeError, ValueError) as error:  # TypeError: text that is not ASCII
         where = f"file {Path(ca_file)}" if ca_file else "text in the block"
         raise ConfigurationError(f"the CA {where} cannot be used ({error}): give a PEM certificate") from error
 
@@ -81,14 +93,19 @@ class Api:
                 base_url=url.rstrip("/") + "/",
                 auth=auth,
                 verify=verify,
-                timeout=self.patience.timeout,
+                # Connecting gives up first, so that a request that was never sent is known as such.
+                timeout=httpx.Timeout(self.patience.timeout, connect=self.patience.timeout / 2),
                 follow_redirects=False,
                 trust_env=False,
                 transport=transport,
                 headers={"Accept": "application/json", "User-Agent": "mrs-runbooks"},
             )
-        except httpx.InvalidURL as error:
-            raise ConfigurationError(f"the {name} address {url!r} is no URL: {error}") from error
+        except httpx.InvalidURL:
+            raise ConfigurationError(f"the {name} address is no URL: write it as https://host:port/path") from None
+        address = self.http.base_url
+        if address.scheme not in ("http", "https") or not address.host or address.userinfo or address.query:
+            why = "write it as https://host:port/path, without a user, password or query"
+            raise ConfigurationError(f"the {name} address cannot be used: {why}")
 
     async def __aenter__(self) -> Self:
         return self
@@ -105,7 +122,9 @@ class Api:
 
         Raises:
             Unreachable, ServerTrouble: after the last attempt.
-            Rejected: at once.
+            Throttled: the same, or at once where it asks for a longer pause than ours.
+            Untrusted, Rejected: at once.
+            ConfigurationError: it cannot be sent.
         """
         patience = self.patience
         async for attempt in stamina.retry_context(
@@ -129,64 +148,83 @@ class Api:
         Raises:
             DryRun: this is a dry run; nothing was sent.
             OutcomeUnknown: it was sent and may have happened.
-            Unreachable, Throttled, Rejected: it did not happen.
+            Unreachable, Throttled, Rejected, ConfigurationError: it did not happen.
+            ServerTrouble: neither; it is the login before it that met trouble.
         """
         if self.dry_run:
             raise DryRun(f"would {would}")
         call = f"{self.name} {method} {path}"
         try:
             return await self._answer(method, path, json=body)
-        except (Throttled, OutcomeUnknown):
-            raise
-        except ServerTrouble as error:
-            raise OutcomeUnknown(call, error.why, status=error.status, code=error.code) from error
-        except Unreachable as error:
-            if isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
+        except (ServerTrouble, Unreachable) as error:
+            never_sent = isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+            if isinstance(error, Throttled) or never_sent or error.call != call:  # another call: the login before it
                 raise
-            raise OutcomeUnknown(call, f"sent, and the answer was lost ({error.why})") from error
+            lost = "sent, and the answer was lost" if isinstance(error, Unreachable) else "sent, and not answered for"
+            raise OutcomeUnknown(call, f"{lost} ({error.why})", status=error.status, code=error.code) from error
 
     def _pause_before_repeating(self, error: Exception) -> bool | float:
         if isinstance(error, Throttled) and error.retry_after is not None:
-            return min(error.retry_after, self.patience.longest_pause)
+            return error.retry_after if error.retry_after <= self.patience.longest_pause else False
         return isinstance(error, Unreachable | ServerTrouble) and not isinstance(error, Untrusted)
 
     async def _answer(self, method: str, path: str, **request: Any) -> Any:
-        call = f"{self.name} {method} {path}"
+        return content_of(f"{self.name} {method} {path}", *await self._send(method, path, **request))
+
+    async def _send(self, method: str, path: str, **request: Any) -> tuple[httpx.Response, bytes]:
+        """Send one request, once, and read its answer to the end, all within the time limit."""
+        call, body = f"{self.name} {method} {path}", bytearray()
         try:
-            answer = await self.http.request(method, path, **request)
-        except httpx.TimeoutException as error:
+            async with asyncio.timeout(self.patience.timeout), self.http.stream(method, path, **request) as answer:
+                async for part in answer.aiter_bytes():
+                    body += part
+                    if len(body) > LONGEST_ANSWER:
+                        raise ServerTrouble(call, f"the answer is longer than {LONGEST_ANSWER >> 20} MB")
+                return answer, bytes(body)
+        except (TimeoutError, httpx.TimeoutException) as error:
             raise Unreachable(
                 call, f"no answer within {self.patience.timeout:g} s from {self.http.base_url}"
             ) from error
-        except (httpx.TransportError, httpx.InvalidURL) as error:
+        except (httpx.InvalidURL, httpx.LocalProtocolError, UnicodeEncodeError):  # they quote what was put in
+            why = "an id, key or token in the block holds a line break or a character that is not allowed"
+            raise ConfigurationError(f"{call}: cannot be sent: {why}") from None
+        except httpx.DecodingError as error:
+            raise ServerTrouble(call, "the answer cannot be decompressed") from error
+        except httpx.TransportError as error:
             raise _unreachable(call, str(self.http.base_url), error) from error
-        return _content(call, answer)
 
 
 def _unreachable(call: str, url: str, error: Exception) -> Unreachable:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return Untrusted(
-                call, f"the certificate of {url} is not trusted ({cause.verify_message}): name its CA in the block"
+            advice = "set ca_file or ca_pem in the block to the CA that signed it"
+            if cause.verify_code in OTHER_NAME:
+                advice = "give the address in the block by a name the certificate holds"
+            return Untrusted(call, f"the certificate of {url} is not trusted ({cause.verify_message}): {advice}")
+        if isinstance(cause, ssl.SSLError):
+            return Unreachable(
+                call, f"{url} does not speak TLS as expected ({cause.reason}): is it an http:// address?"
             )
         cause = cause.__cause__ or cause.__context__
-    return Unreachable(call, f"{url} cannot be reached ({error or type(error).__name__})")
+    hint = ""
+    if url.startswith("http://") and isinstance(error, httpx.RemoteProtocolError):
+        hint = ": if that port speaks TLS, its address begins with https://"
+    return Unreachable(call, f"{url} cannot be reached ({error or type(error).__name__}){hint}")
 
 
-def _content(call: str, answer: httpx.Response) -> Any:
+def content_of(call: str, answer: httpx.Response, body: bytes) -> Any:
+    """What a successful answer holds (None: nothing); any other answer is one of our errors."""
     status = answer.status_code
     if answer.is_success:
-        if not answer.content:
-            return None
         try:
-            return answer.json()
-        except ValueError as error:
-            kind = answer.headers.get("content-type", "no content type")
-            raise ServerTrouble(call, f"the answer is not JSON ({kind}): {_excerpt(answer.text)}") from error
+            return json.loads(body) if body else None
+        except (ValueError, RecursionError) as error:
+            kind = excerpt(answer.headers.get("content-type", "no content type"))
+            raise ServerTrouble(call, f"the answer is not JSON ({kind}): {_said(answer, body)}") from error
     if answer.is_redirect:
         raise SessionLost(call, "redirected to a login page: there is no session", status=status)
-    code, words = _reason(answer)
+    code, words = _reason(answer, body)
     why = f"HTTP {status}{f' {code}' if code else ''}: {words}"
     if status == 429:
         raise Throttled(call, why, retry_after=_retry_after(answer.headers.get("retry-after", "")))
@@ -197,34 +235,46 @@ def _content(call: str, answer: httpx.Response) -> Any:
     raise (NotAuthorized if status in (401, 403) else Rejected)(call, why, status=status, code=code)
 
 
-def _reason(answer: httpx.Response) -> tuple[str, str]:
+def _reason(answer: httpx.Response, body: bytes) -> tuple[str, str]:
     """The service's code and words, in any of the shapes the clouds use.
 
     Source: huaweicloudsdkcore's order: error_code/error_msg, errorCode/errorMsg, code/message, then one level down.
     """
     try:
-        body = answer.json()
-    except ValueError:
-        return "", _excerpt(answer.text) or answer.reason_phrase
-    for place in (body, *(body.values() if isinstance(body, dict) else ())):
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        content = None
+    for place in (content, *(content.values() if isinstance(content, dict) else ())):
         if isinstance(place, dict):
             for code, words in (("error_code", "error_msg"), ("errorCode", "errorMsg"), ("code", "message")):
-                if words in place:
-                    return str(place.get(code, "")), str(place[words])
-    return "", _excerpt(json.dumps(body))
+                if isinstance(place.get(words), str):
+                    named = place.get(code)
+                    return excerpt(str(named)) if isinstance(named, str | int) else "", _said(answer, place[words])
+    return "", _said(answer, body) or answer.reason_phrase
+
+
+def _said(answer: httpx.Response, text: str | bytes) -> str:
+    """What the service said, in one line; what we sent to prove who we are is taken out, should it be repeated."""
+    said = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    for header in CREDENTIALS:
+        if sent := answer.request.headers.get(header):
+            said = said.replace(sent, "***")
+    return excerpt(said)
 
 
 def _retry_after(value: str) -> float | None:
-    if value.strip().isdigit():
+    if value.strip().isdecimal():
         return float(value)
     try:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
-def _excerpt(text: str) -> str:
-    line = " ".join(text.split())
+def excerpt(text: str) -> str:
+    """The first words of a foreign text in one printable line, without HTML tags."""
+    words = re.sub(r"<[^<>]{0,200}>", " ", text[:4000])
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in words).split())
     return line if len(line) <= 120 else line[:117] + "..."
 
 
@@ -237,6 +287,9 @@ def understood(call: str, model: type[Model], content: Any) -> Model:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the answer"
-        raise ServerTrouble(call, f"the answer is not as described: {where}: {first['msg']}") from error
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "all of it"
+        what = first["msg"].partition(" or instance of ")[0]
+        raise ServerTrouble(call, f"the answer is not as described: {where}: {what}") from error
+    except (ArithmeticError, OSError, RecursionError) as error:  # a time out of range, lists in lists in lists
+        raise ServerTrouble(call, f"the answer is not as described: {error}") from error

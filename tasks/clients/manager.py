@@ -1,19 +1,29 @@
 """Manager 3.x: one table of routes, one session, and the reads and the one mutation the runbook needs."""
 
 import asyncio
+import re
 import ssl
 from collections.abc import Mapping
+from string import Formatter
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import quote
 
 import httpx
+from pydantic import Field
 
-from tasks.clients.http import Api, Patience, understood
+from tasks.clients.http import Api, Patience, content_of, excerpt, understood
 from tasks.clients.logins import Login
 from tasks.errors import ConfigurationError, NotAuthorized, NotOffered, ServerTrouble, SessionLost
-from tasks.models import Alarm, Command, Frozen, Instance, ManagedHost
+from tasks.models import Alarm, Command, Frozen, Instance, ManagedHost, Text
 
 CONFIRMED, ASSUMED = "CONFIRMED", "ASSUMED"
-ROWS_PER_PAGE = 500
+ROWS_PER_PAGE, MOST_PAGES = 500, 400  # Manager keeps about 110,000 alarms
+
+# What the login page says; the status it comes with is not published. Source: Manager 3.x sample code.
+WRONG_PASSWORD = "The credentials you provided cannot be determined to be authentic"  # noqa: S105
+FIRST_LOGIN = "modify_password.html"
+REJECTED = "the user or password in the Manager block was rejected: correct the block"
+LOCKED = re.compile(r"\b(is|has been) locked\b", re.IGNORECASE)
 Row = TypeVar("Row", bound=Frozen)
 
 
@@ -44,24 +54,47 @@ ROUTES: Mapping[str, Route] = {
 def routes_with(overrides: Mapping[str, str]) -> dict[str, Route]:
     """The table with a cluster's own routes: `{"alarms": "GET monitor/alarms"}`; empty text: not offered.
 
+    The method is that of the table (what restarts may be a PUT, too); the path is below the root, may hold the
+    placeholders of the table's path and `{cluster}`, and has no query.
+
     Raises:
         ConfigurationError: a name that is not in the table, or a value that is not `METHOD path`.
     """
     routes = dict(ROUTES)
     for name, value in overrides.items():
-        method, _, path = value.strip().partition(" ")
         if name not in ROUTES:
             raise ConfigurationError(f"Manager route {name!r} is unknown: use one of {', '.join(ROUTES)}")
-        if value.strip() and (method not in ("GET", "POST") or not path.strip()):
+        method, _, path = value.strip().partition(" ")
+        path = path.strip().lstrip("/")
+        own = ROUTES[name]
+        fits = method == own.method or (own.method, method) == ("POST", "PUT")
+        if value.strip() and not (fits and path and _placeholders(path) <= _placeholders(own.path) | {"cluster"}):
             raise ConfigurationError(
-                f"Manager route {name!r} is {value!r}: write it as 'GET some/path', or leave it empty"
+                f"Manager route {name!r} is {value!r}: write it like '{own.method} {own.path}', or leave it empty"
             )
-        routes[name] = Route(method, path.strip().lstrip("/"), ROUTES[name].rating)
+        routes[name] = Route(method, path, own.rating)
     return routes
 
 
+def _placeholders(path: str) -> set[str]:
+    """Names in braces; what may not be in a path at all (an address, a query, a lone brace) is one that fits nowhere.
+
+    Whatever is left is certain to be filled by `Manager._path`.
+    """
+    try:
+        parts = list(Formatter().parse(path))
+    except ValueError:
+        return {path}
+    wrong = any(mark in path for mark in ("://", "?", "#")) or any(spec or as_ for _, _, spec, as_ in parts)
+    return {path} if wrong else {name for _, name, _, _ in parts if name is not None}
+
+
 class _Rows(Frozen):
-    totalCount: int
+    totalCount: int = Field(ge=0)
+
+
+class _Masking(Frozen):
+    maskedAlarms: tuple[Text, ...]
 
 
 class Manager(Api):
@@ -88,7 +121,7 @@ class Manager(Api):
         super().__init__("Manager", url, verify=verify, dry_run=dry_run, patience=patience, transport=transport)
         self.cluster = cluster
         self.routes = routes_with(routes or {})
-        self._login = Login(url, user, password)
+        self._login = Login(str(self.http.base_url), user, password)
         self._basic = httpx.BasicAuth(user, password)
         self._logging_in = asyncio.Lock()
         self._sessions = 0
@@ -116,9 +149,7 @@ class Manager(Api):
         Source: O&M > Alarm > Masking; route unverified.
         """
         content = await self._read("masking", {"clusterId": str(self.cluster)})
-        if not isinstance(content, dict) or not isinstance(content.get("maskedAlarms"), list):
-            raise ServerTrouble("Manager GET masking", "no list of masked alarms in the answer")
-        return alarm_id in map(str, content["maskedAlarms"])
+        return alarm_id in understood("Manager GET masking", _Masking, content).maskedAlarms
 
     async def hosts(self) -> tuple[ManagedHost, ...]:
         """All hosts of the cluster with their management IP. Source: Hosts page; route unverified."""
@@ -129,15 +160,21 @@ class Manager(Api):
         return await self._rows("instances", "instances", Instance, {}, service=service)
 
     async def restart(self, service: str, instance: Instance) -> str:
-        """Restart one role instance; returns the command's id, to be followed with `command`.
+        """Restart one role instance; returns the command's id, to be followed with `command`; empty: none was named.
+
+        Raises:
+            ServerTrouble: Manager listed the instance with an id that is no number; nothing was sent.
 
         Source: Instance > More > Restart Instance (page step 3); route unverified.
         """
-        route = self._route("restart")
-        path = route.path.format(cluster=self.cluster, service=service)
+        if not (instance.id.isascii() and instance.id.isdecimal()):
+            why = f"the instance of {instance.host} is listed with the id {excerpt(instance.id)!r}, which is no number"
+            raise ServerTrouble("Manager GET instances", why)
+        method, path = self._route("restart").method, self._path("restart", service=service)
         would = f"restart the {instance.role or service} instance of {instance.host}"
-        content = await self.act(route.method, path, body={"instanceIds": [int(instance.id)]}, would=would)
-        return str(content.get("commandId", "")) if isinstance(content, dict) else ""
+        content = await self.act(method, path, body={"instanceIds": [int(instance.id)]}, would=would)
+        command = content.get("commandId") if isinstance(content, dict) else None
+        return str(command) if isinstance(command, int | str) else ""
 
     async def command(self, command_id: str) -> Command:
         """One command's state.
@@ -145,7 +182,7 @@ class Manager(Api):
         Raises:
             NotOffered: Manager does not know the command (after an OMS switchover, for one).
         """
-        path = f"{self._route('command').path.format(command=command_id)}"
+        path = self._path("command", command=command_id)
         return understood(f"{self.name} GET {path}", Command, await self.read(path))
 
     async def running_commands(self) -> tuple[Command, ...]:
@@ -164,24 +201,34 @@ class Manager(Api):
             raise NotOffered(f"Manager {name}", "the Manager block says that this Manager does not offer it")
         return route
 
+    def _path(self, name: str, **parts: str) -> str:
+        filled = {part: quote(value, safe="") for part, value in parts.items()}
+        return self._route(name).path.format(cluster=self.cluster, **filled)
+
     async def _read(self, name: str, query: dict[str, str], **parts: str) -> Any:
-        path = self._route(name).path.format(cluster=self.cluster, **parts)
-        return await self.read(path, params=query)
+        return await self.read(self._path(name, **parts), params=query)
 
     async def _rows(self, name: str, key: str, row: type[Row], query: dict[str, str], **parts: str) -> tuple[Row, ...]:
         """All pages of a list, or an error: never a part of it."""
+        call = f"Manager GET {name}"
         found: list[Row] = []
-        while True:
+        rows: list[Row] = []
+        for _ in range(MOST_PAGES):
             page = {**query, "limit": str(ROWS_PER_PAGE), "offset": str(len(found))}
             content = await self._read(name, page, **parts)
-            call = f"Manager GET {name}"
             total = understood(call, _Rows, content).totalCount
-            rows = [understood(call, row, item) for item in content.get(key) or ()]
+            listed = content.get(key) or []
+            if not isinstance(listed, list):
+                raise ServerTrouble(call, f"the answer is not as described: {key}: not a list")
+            before, rows = rows, [understood(call, row, item) for item in listed]
+            if rows and rows == before:
+                raise ServerTrouble(call, "every page holds the same rows: Manager does not know limit and offset")
             found += rows
             if len(found) >= total:
                 return tuple(found)
             if not rows:
-                raise ServerTrouble(call, f"{total} rows announced, {len(found)} listed")
+                break
+        raise ServerTrouble(call, f"{total} rows announced, {len(found)} listed")
 
     async def _answer(self, method: str, path: str, **request: Any) -> Any:
         """As `Api`, within the session: a lost one is opened anew once, and only a read is repeated."""
@@ -199,22 +246,36 @@ class Manager(Api):
 
         Raises:
             LoginSuspended: this password was rejected before; nothing was sent.
-            NotAuthorized: it is rejected now, and suspended from now on.
+            NotAuthorized: it is rejected now, and suspended from now on; or the user is locked or new.
 
         Source: Manager 3.x sample code, basic authentication, GET session/status.
         """
         async with self._logging_in:
             if self._sessions > lost:
                 return self._sessions
-            self._login.check()
-            route = self._route("session")
-            try:
-                await super()._answer(route.method, route.path, auth=self._basic)
-            except NotAuthorized as error:
-                if error.status != 401 or "locked" in error.why:
-                    raise
-                self._login.suspend()
-                why = f"the user or password in the Manager block was rejected: correct the block ({error.why})"
-                raise NotAuthorized(error.call, why, status=error.status) from error
+            path = self._path("session")
+            async with self._login.alone(within=self.patience.timeout):
+                self._login.check()
+                answer, body = await self._send("GET", path, auth=self._basic)
+                why = _refusal(answer.status_code, body.decode("utf-8", "replace"))
+                if why == REJECTED:
+                    self._login.suspend()
+            if why:
+                raise NotAuthorized(f"{self.name} GET {path}", why, status=answer.status_code)
+            if not answer.is_success:
+                content_of(f"{self.name} GET {path}", answer, body)
             self._sessions += 1
             return self._sessions
+
+
+def _refusal(status: int, page: str) -> str:
+    """Why Manager does not let the user in, as far as it is about the user; else empty."""
+    if WRONG_PASSWORD in page:
+        return REJECTED
+    if FIRST_LOGIN in page:
+        return "the user must set a password of its own first: log in to Manager by hand once"
+    if status == 401:
+        return (
+            "the user is locked on Manager, not rejected: wait, or unlock it there" if LOCKED.search(page) else REJECTED
+        )
+    return ""

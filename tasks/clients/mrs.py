@@ -1,17 +1,42 @@
 """The MRS cloud API: the cluster's record, its nodes with their role instances, the agency update."""
 
-from typing import Any
+from pydantic import Field
 
-from tasks.clients.http import Api, understood
+from tasks.clients.http import Api, excerpt, understood
 from tasks.errors import ServerTrouble
-from tasks.models import ClusterRecord, Frozen, Node
+from tasks.models import ClusterRecord, Component, Frozen, Node, Text
 
-NODES_PER_PAGE = 100
+NODES_PER_PAGE, MOST_PAGES = 100, 200
+
+
+class _Record(Frozen):
+    cluster: ClusterRecord
+
+
+class _Server(Frozen):
+    server_id: Text = ""
+    internal_ip: Text = ""
+
+
+class _Detail(Frozen):
+    running_status: Text = ""
+
+
+class _Node(Frozen):
+    node_name: Text
+    node_status: Text = ""
+    node_detail: _Detail | None = None
+    server_info: _Server | None = None
+    component_infos: tuple[Component, ...] | None = None
 
 
 class _NodePage(Frozen):
-    node_total: int
-    nodes: tuple[dict[str, Any], ...] = ()
+    node_total: int = Field(ge=0)
+    nodes: tuple[_Node, ...] = ()
+
+
+class _AgencyTask(Frozen):
+    Status: str
 
 
 class Mrs(Api):
@@ -25,9 +50,7 @@ class Mrs(Api):
         Source: "Querying Cluster Details", GET /v1.1/{project_id}/cluster_infos/{cluster_id}.
         """
         path = f"v1.1/{self.project_id}/cluster_infos/{cluster_id}"
-        content = await self.read(path)
-        record = content.get("cluster") if isinstance(content, dict) else None
-        return understood(f"{self.name} GET {path}", ClusterRecord, record)
+        return understood(f"{self.name} GET {path}", _Record, await self.read(path)).cluster
 
     async def nodes(self, cluster_id: str) -> tuple[Node, ...]:
         """All nodes of the cluster with their role instances.
@@ -41,21 +64,22 @@ class Mrs(Api):
         Source: "Querying the Node List", GET /v2/{project_id}/clusters/{cluster_id}/nodes.
         """
         path = f"v2/{self.project_id}/clusters/{cluster_id}/nodes"
+        call = f"{self.name} GET {path}"
         found: dict[str, Node] = {}
         offset, by_row = 1, False
-        while True:
+        for _ in range(MOST_PAGES):
             query = {"limit": str(NODES_PER_PAGE), "offset": str(offset), "query_node_detail": "true"}
-            page = understood(f"{self.name} GET {path}", _NodePage, await self.read(path, params=query))
-            nodes = [_node(f"{self.name} GET {path}", row) for row in page.nodes]
+            page = understood(call, _NodePage, await self.read(path, params=query))
+            nodes = [_node(row) for row in page.nodes]
             new = [node for node in nodes if node.host not in found]
             by_row = by_row or (offset > 1 and len(new) < len(nodes))
             found.update((node.host, node) for node in new)
             if len(found) >= page.node_total:
                 return tuple(found.values())
             if not new:
-                why = f"{page.node_total} nodes announced, {len(found)} listed"
-                raise ServerTrouble(f"{self.name} GET {path}", why)
+                break
             offset = len(found) + 1 if by_row else offset + 1
+        raise ServerTrouble(call, f"{page.node_total} nodes announced, {len(found)} listed")
 
     async def agency_update_running(self, cluster_id: str) -> bool:
         """Whether MRS is changing the cluster's agency right now.
@@ -67,23 +91,18 @@ class Mrs(Api):
         /v1/{project_id}/clusters/{cluster_id}/async_task_status/update_ecs_agency.
         """
         path = f"v1/{self.project_id}/clusters/{cluster_id}/async_task_status/update_ecs_agency"
-        content = await self.read(path)
-        status = content.get("Status") if isinstance(content, dict) else None
+        status = understood(f"{self.name} GET {path}", _AgencyTask, await self.read(path)).Status
         if status not in ("running", "success"):
-            raise ServerTrouble(f"{self.name} GET {path}", f"unknown status {status!r}")
-        return bool(status == "running")
+            raise ServerTrouble(f"{self.name} GET {path}", f"unknown status {excerpt(status)!r}")
+        return status == "running"
 
 
-def _node(call: str, row: dict[str, Any]) -> Node:
-    server = row.get("server_info") or {}
-    return understood(
-        call,
-        Node,
-        {
-            "host": row.get("node_name"),
-            "status": (row.get("node_detail") or {}).get("running_status") or row.get("node_status"),
-            "server_id": server.get("server_id"),
-            "ip": server.get("internal_ip"),
-            "components": row.get("component_infos") or (),
-        },
+def _node(row: _Node) -> Node:
+    server, detail = row.server_info or _Server(), row.node_detail or _Detail()
+    return Node(
+        host=row.node_name,
+        status=detail.running_status or row.node_status,
+        server_id=server.server_id,
+        ip=server.internal_ip,
+        components=row.component_infos or (),
     )

@@ -3,13 +3,14 @@
 import asyncio
 import heapq
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+import stamina
 
 from deployments.emulator.inventory import Cluster as EmulatedCluster
 from deployments.emulator.region import Region
@@ -20,6 +21,7 @@ from tasks.tickets import Ticket, tickets
 from tests.conftest import serving
 
 AGENCY = "MRS_ECS_DEFAULT_AGENCY"
+ON_ONE_HOST = ("crashed", "wedged", "metadata-down", "restart-clears-only")
 _numbers = itertools.count(1)
 
 
@@ -77,7 +79,9 @@ class World:
     def breaks(self, *faults: str, host: str | None = None, **options: object) -> None:
         """Set faults on the cluster, or on one host; those of a Meta instance are the first host's."""
         for fault in faults:
-            where = host or (self.host if fault in ("crashed", "wedged", "metadata-down", "restart-clears-only") else None)
+            where = host or (
+                self.host if fault in ("crashed", "wedged", "metadata-down", "restart-clears-only") else None
+            )
             self.region.set_fault(fault, cluster=self.cluster, host=where, **options)
 
     def raises_the_alarm(self) -> None:
@@ -104,6 +108,13 @@ class World:
 
 
 Worlds = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def no_pauses() -> Iterator[None]:
+    """Reads are repeated as often as ever, and without a pause: time here is the region's."""
+    with stamina.set_testing(True, attempts=3, cap=True):
+        yield
 
 
 @pytest.fixture

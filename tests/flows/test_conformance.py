@@ -45,7 +45,9 @@ def test_the_scenarios_are_the_procedure() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("profile", ["assumed", "documented"])
 @pytest.mark.parametrize("name", SCENARIOS)
-async def test_each_scenario_leaves_its_trace_and_exactly_its_changes(world: Worlds, name: str, profile: Profile) -> None:
+async def test_each_scenario_leaves_its_trace_and_exactly_its_changes(
+    world: Worlds, name: str, profile: Profile
+) -> None:
     """A scenario ends as listed, changes what its trace says and nothing else, and has a ticket when it did not end."""
     async with world(profile=profile) as cluster:
         cluster.breaks(*SCENARIOS[name].faults)
