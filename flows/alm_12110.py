@@ -7,7 +7,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from flows.episode import run_episode
+from flows.episode import reported_host, run_episode
 from flows.escalation import escalate, ticket_for_a_failure
 from tasks.agencies import agency_is_bound, bind_agency
 from tasks.alarms import alarms_clear, find_alarms
@@ -46,33 +46,26 @@ PAGE = Page(
     on_crashed=[ticket_for_a_failure],
 )
 async def alm_12110(
-    cluster: Annotated[str, Field(description="Name of the cluster's block.", json_schema_extra={"position": 0})],
-    host: Annotated[
-        str, Field(description="Only this host; empty: all alarmed hosts.", json_schema_extra={"position": 1})
-    ] = "",
-    dry_run: Annotated[
-        bool, Field(description="Change nothing, show the plan.", json_schema_extra={"position": 2})
-    ] = True,
-    comment: Annotated[
-        str, Field(description="For the record, e.g. why you start it.", json_schema_extra={"position": 3})
-    ] = "",
-    reported_host: Annotated[
-        str,
-        Field(
-            description="Leave empty. The intake names the alarm's host here, for a Manager without an alarm list.",
-            json_schema_extra={"position": 4},
-        ),
-    ] = "",
+    cluster: Annotated[str, Field(json_schema_extra={"position": 0})],
+    host: Annotated[str, Field(json_schema_extra={"position": 1})] = "",
+    dry_run: Annotated[bool, Field(json_schema_extra={"position": 2})] = True,
+    comment: Annotated[str, Field(json_schema_extra={"position": 3})] = "",
 ) -> State[Any]:
     """Find the cluster's ALM-12110, repair what the page repairs, or file one ticket that says all that was seen.
 
     The cluster's block decides what may be changed; the parameters can only tighten it.
+
+    Args:
+        cluster: Name of the cluster's block (Blocks > MRS Cluster).
+        host: Only this host, by its name on Manager. Empty: every alarmed host of the cluster.
+        dry_run: On: change nothing, show the plan. Off: change what the cluster's block allows.
+        comment: For the record: why you start it.
     """
     case = Case(
         cluster=cluster.strip(),
         alarm_id=PAGE.alarm_id,
         host=host.strip(),
-        reported_host=reported_host,
+        reported_host=reported_host(),
         dry_run=dry_run,
         comment=comment,
     )

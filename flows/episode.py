@@ -45,6 +45,11 @@ async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any
     return Completed(name=trail.outcome, message=message)
 
 
+def reported_host() -> str:
+    """The host that the alarm source named: the intake tags the run `host:NAME`. Empty for a run of a person."""
+    return next((tag.removeprefix("host:") for tag in flow_run.tags or () if tag.startswith("host:")), "")
+
+
 async def _carried_out(case: Case, trail: Trail, procedure: Procedure) -> None:
     try:
         await procedure(case, trail)

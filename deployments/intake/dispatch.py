@@ -69,9 +69,9 @@ async def _start(client: PrefectClient, seen: Observation, cluster: str, cluster
     occurrence = (cluster_id, seen.alarm_id, seen.host, seen.serial, seen.occurred and seen.occurred.isoformat())
     run = await client.create_flow_run_from_deployment(
         deployment.id,
-        parameters={"cluster": cluster, "reported_host": seen.host},
+        parameters={"cluster": cluster},
         idempotency_key="/".join(str(part) for part in occurrence),
         name=f"ALM-{seen.alarm_id} {cluster}",
-        tags=tags,
+        tags=[*tags, f"host:{seen.host}"],
     )
     return Dispatched("started", f"{run.name} was started for {seen.host}", run)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import stamina
+from prefect import tags
 
 from deployments.emulator.inventory import Cluster as EmulatedCluster
 from deployments.emulator.region import Region
@@ -90,8 +91,9 @@ class World:
         assert any(alarm.alarm_id == "12110" for alarm in self.cluster.alarms), "the fault raises no alarm"
 
     async def run(self, **parameters: Any) -> Result:
-        """One run of the runbook, as the alarm starts it (not a dry run) unless told otherwise."""
-        state = await alm_12110(**{"cluster": self.block, "dry_run": False, **parameters}, return_state=True)
+        """One run of the runbook, as the alarm of the first host starts it (not a dry run) unless told otherwise."""
+        with tags(f"host:{self.host}"):
+            state = await alm_12110(**{"cluster": self.block, "dry_run": False, **parameters}, return_state=True)
         message = state.message or ""
         parts = message.removeprefix(f"{state.name}. ").split(". Ticket")[0].split("; ")
         traces = dict(part.split(": ", 1) for part in parts if ": 1" in part)

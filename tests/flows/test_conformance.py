@@ -52,7 +52,7 @@ async def test_each_scenario_leaves_its_trace_and_exactly_its_changes(
     async with world(profile=profile) as cluster:
         cluster.breaks(*SCENARIOS[name].faults)
         cluster.raises_the_alarm()
-        result: Result = await cluster.run(reported_host=cluster.host)
+        result: Result = await cluster.run()
         trace = SCENARIOS[name].trace(profile)
         changes: list[Any] = []
         if profile == "assumed":
