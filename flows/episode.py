@@ -37,8 +37,10 @@ async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any
     except ConfigurationError as error:
         return Failed(message=str(error))
     await publish(trail, report(trail, page, link))
-    traces = "; ".join(f"{host}: {trace}" for host, trace in trail.traces.items()) or "no active alarm"
-    message = f"{trail.outcome}. {traces}{f'. Ticket {ticket.id}' if ticket else ''}"
+    parts = [*(f"{host}: {trace}" for host, trace in trail.traces.items())]
+    if not parts:
+        parts = [trail.entries[-1].text.partition(": ")[2] if trail.entries else "There is no active alarm"]
+    message = f"{trail.outcome}. {'; '.join(parts)}{f'. Ticket {ticket.id}' if ticket else ''}"
     get_run_logger().info(message)
     if trail.outcome is Outcome.ERROR:
         return Failed(name=trail.outcome, message=message)

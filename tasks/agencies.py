@@ -201,7 +201,8 @@ async def agency_update_ended(case: Case) -> Deed:
     """Wait until MRS reports no agency update in progress.
 
     Raises:
-        StepFailed: it is still running after ten minutes.
+        StepFailed: after ten minutes it still does, or cannot be read.
+        RemoteError: MRS refuses to say.
 
     Source: MRS "Querying the Agency Task Status".
     """
@@ -209,6 +210,11 @@ async def agency_update_ended(case: Case) -> Deed:
         cluster = connection.cluster
         until = waits.later(UPDATE_TAKES, since=waits.now(), speed=cluster.speed)
         async for _ in waits.looks(until, every=READ_BACK_EVERY, speed=cluster.speed):
-            if not await connection.mrs.agency_update_running(cluster.cluster_id):
-                return Deed(host="", did="every node is bound and MRS reports no update in progress", at=waits.now())
-        raise StepFailed("MRS still reports an agency update in progress after ten minutes")
+            try:
+                if not await connection.mrs.agency_update_running(cluster.cluster_id):
+                    done = "every node is bound and MRS reports no update in progress"
+                    return Deed(host="", did=done, at=waits.now())
+                seen = "MRS still reports an agency update in progress"
+            except (Unreachable, ServerTrouble) as error:
+                seen = str(error)
+        raise StepFailed(f"every node is bound, and ten minutes later the agency update has not ended: {seen}")

@@ -3,7 +3,9 @@
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import quote
 
+from tasks.errors import ConfigurationError
 from tasks.home import home
 from tasks.models import Case
 
@@ -19,13 +21,21 @@ def claimed(case: Case, who: str) -> Iterator[str]:
 
     Yields:
         Empty text where the claim is ours, else who holds it. Dry runs change nothing and claim nothing.
+
+    Raises:
+        ConfigurationError: no claim can be kept for this name, or in this home.
     """
     if case.dry_run:
         yield ""
         return
     folder = home() / "claims"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    with (folder / f"{case.cluster}-{case.alarm_id}").open("a+") as file:
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        name = quote(f"{case.cluster}-{case.alarm_id}", safe="")  # leads out of no folder
+        opened = (folder / name).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"cluster {case.cluster!r} cannot be claimed in {folder}: {error.strerror}") from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,6 +1,7 @@
 """What a person reads afterwards: one text per run, as an artifact in the Prefect UI and as the ticket's body."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from prefect import task
@@ -35,8 +36,18 @@ MEANING = {
     Outcome.REFUSED: "The next step was not allowed or not possible from here: a person is needed.",
     Outcome.DRY_RUN: "A dry run: nothing was changed; below is what would have been done.",
     Outcome.JOINED: "Another run is working on this cluster; this one did nothing.",
+    Outcome.DECLINED: "A person said no to the next step.",
+    Outcome.CANCELLED: "The run was cancelled before the page was through.",
     Outcome.ERROR: "A step failed: a person is needed.",
 }
+# What would be markup in a text of others, and nothing that would not: the plain text is to stay readable.
+MARKUP = re.compile(r"[\\`*~<|]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=#?\w+;)")
+
+
+def quoted(text: str) -> str:
+    """A text of others as one line of markdown that shows it as it is, in a table too, and is nothing but text."""
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return MARKUP.sub(r"\\\g<0>", line)
 
 
 def report(trail: Trail, page: Page, link: str) -> str:
@@ -46,30 +57,33 @@ def report(trail: Trail, page: Page, link: str) -> str:
         link: the flow run in the Prefect UI, may be empty.
     """
     outcome, case = trail.outcome, trail.case
+    hosts = [(quoted(host), f"`{trace}`", quoted(str(trail.alarms[host]))) for host, trace in trail.traces.items()]
+    happened = [(f"{e.at:%Y-%m-%d %H:%M:%S}", e.step, quoted(e.host), quoted(e.text)) for e in trail.entries]
     lines = [
-        f"# ALM-{page.alarm_id} {page.title}: {case.cluster}",
+        f"# ALM-{page.alarm_id} {page.title}: {quoted(case.cluster)}",
         "",
-        f"**{outcome}**{' (dry run)' if case.dry_run else ''}. {MEANING.get(outcome, '')}",
+        f"**{outcome}**{' (dry run)' if case.dry_run else ''}. {MEANING[outcome]}",
         "",
-        "| host | trace | alarm |",
-        "|---|---|---|",
-        *(f"| {host} | `{trace}` | {trail.alarms[host]} |" for host, trace in trail.traces.items()),
-        "",
-        "## What happened",
-        "",
-        "| UTC | step | host | what |",
-        "|---|---|---|---|",
-        *(f"| {e.at:%Y-%m-%d %H:%M:%S} | {e.step} | {e.host} | {e.text.replace('|', '/')} |" for e in trail.entries),
+        *(_table("host", "trace", "alarm", rows=hosts) if hosts else ["No alarm was followed."]),
         "",
     ]
+    if happened:
+        lines += ["## What happened", "", *_table("UTC", "step", "host", "what", rows=happened), ""]
     if trail.needs_a_person:
         lines += ["## What to do next", "", *_next(trail, page), ""]
-        lines += [f"Impact while the alarm is active: {page.impact}", ""]
+        lines += [f"Impact while the alarm is active: {page.impact}.", ""]
     if case.comment:
-        lines += [f"Comment of who started the run: {case.comment}", ""]
+        lines += [f"Comment of who started the run: {quoted(case.comment)}", ""]
     if link:
         lines += [f"Flow run: {link}", ""]
     return "\n".join(lines)
+
+
+def _table(*names: str, rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """A table whose columns line up in plain text as well, but for the last one."""
+    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)][:-1]
+    lines = [names, tuple("-" * width for width in (*widths, 3)), *rows]
+    return [f"| {' | '.join(map(str.ljust, line, (*widths, 0)))} |" for line in lines]
 
 
 def _next(trail: Trail, page: Page) -> list[str]:
@@ -77,8 +91,9 @@ def _next(trail: Trail, page: Page) -> list[str]:
     hosts: dict[str, list[str]] = {}
     for host, end in trail.ends.items():
         if end.outcome in NEEDS_A_PERSON:
-            hosts.setdefault(end.step if end.step in page.by_hand else "7", []).append(host)
-    return [f"- {', '.join(names)}: {page.by_hand[step]}" for step, names in sorted(hosts.items())]
+            step = end.step or ("7" if trail.traces else "1")
+            hosts.setdefault(step if step in page.by_hand else "7", []).append(host)
+    return [f"- {quoted(', '.join(names))}: {page.by_hand[step]}" for step, names in sorted(hosts.items())]
 
 
 @task(task_run_name="publish the evidence", cache_policy=NO_CACHE)

@@ -50,10 +50,11 @@ async def _hosts_are_who_they_seem(connection: Connection, alarms: Sequence[Alar
         host = managed.get(name)
         if host is None:
             raise Refused(f"Manager does not know host {name}")
-        servers = [node.server_id for node in nodes if node.ip == host.ip]
+        servers = [node.server_id for node in nodes if host.ip and node.ip == host.ip]
         if len(servers) != 1:
             id_ = connection.cluster.cluster_id
-            raise Refused(f"{name} has IP {host.ip} on Manager; {len(servers)} nodes of cluster {id_} have it, not one")
+            ip = host.ip or "none"
+            raise Refused(f"{name} has IP {ip} on Manager; {len(servers)} nodes of cluster {id_} have it, not one")
         if host.maintenance:
             raise Refused(f"{name} is in Manager's maintenance mode")
 

@@ -55,19 +55,18 @@ def health(
     """
     said: dict[str, str] = {}
     if managed is not None:
-        known = [entry for entry in managed if entry.name == host]
-        if not known:
-            return Outcome.CANNOT_TELL, f"Manager does not know host {host}"
-        if known[0].status.lower() not in NORMAL:
-            return (
-                Outcome.REFUSED,
-                f"host {host} itself is {known[0].status!r}: restarting its instance is no help",
-            )
+        known = [entry.status for entry in managed if entry.name == host]
+        if len(known) != 1:
+            return Outcome.CANNOT_TELL, f"Manager knows {len(known)} hosts named {host}, not one"
+        if known[0].lower() in ("", "unknown"):
+            return Outcome.CANNOT_TELL, f"Manager does not say how host {host} itself is ({known[0]!r})"
+        if known[0].lower() not in NORMAL:
+            return Outcome.REFUSED, f"host {host} itself is {known[0]!r}: restarting its instance is no help"
     if nodes is not None:
-        node = next((node for node in nodes if node.host == host), None)
-        if node is None:
-            return Outcome.CANNOT_TELL, f"the cloud lists no node named {host} in this cluster"
-        found = [part.status for part in node.components if part.service.lower() == meta.lower()]
+        named = [node for node in nodes if node.host == host]
+        if len(named) != 1:
+            return Outcome.CANNOT_TELL, f"the cloud lists {len(named)} nodes named {host} in this cluster, not one"
+        found = [part.status for part in named[0].components if part.service.lower() == meta.lower()]
         if len(found) > 1:
             return Outcome.CANNOT_TELL, f"the cloud lists {len(found)} {meta} instances on {host}, not one"
         if found:
@@ -134,6 +133,8 @@ async def instances_are_normal(case: Case, alarms: Sequence[Alarm]) -> list[Answ
 
     Source: ALM-12110, step 2.
     """
+    if not alarms:
+        return []
     async with connected(case) as connection:
         speed = connection.cluster.speed
     seen: dict[str, tuple[str, str]] = {}

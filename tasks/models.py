@@ -15,17 +15,21 @@ def _moment(value: Any) -> Any:
     """Epoch milliseconds (Manager) as an aware time; 0, "" and None mean not yet."""
     if value in (0, "0", "", None):
         return None
-    if isinstance(value, int) or (isinstance(value, str) and value.isdigit()):
-        return datetime.fromtimestamp(int(value) / 1000, UTC)
+    if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()):
+        try:
+            return datetime.fromtimestamp(int(value) / 1000, UTC)
+        except (OverflowError, OSError) as error:
+            raise ValueError("not a time in epoch milliseconds") from error
     return value
 
 
 def _count(value: Any) -> int | None:
     """A number, also as a string; anything else is no count."""
-    return int(value) if str(value).isdigit() else None
+    return int(value) if str(value).isdecimal() else None
 
 
 Count = Annotated[int | None, BeforeValidator(_count)]
+Many = Annotated[tuple[Any, ...], BeforeValidator(lambda value: () if value is None else value)]
 # IAM writes its times without an offset here and there; they are UTC.
 InUtc = Annotated[datetime, AfterValidator(lambda time: time if time.tzinfo else time.replace(tzinfo=UTC))]
 Moment = Annotated[datetime | None, BeforeValidator(_moment)]
@@ -145,7 +149,7 @@ class Command(Frozen):
     id: Text = Field("", validation_alias=AliasChoices("commandId", "id"))
     name: Text = ""
     state: Text = ""
-    failed: tuple[Any, ...] = Field((), validation_alias=AliasChoices("failedEntities", "failed"))
+    failed: Many = Field((), validation_alias=AliasChoices("failedEntities", "failed"))
 
 
 class Component(Frozen):

@@ -5,10 +5,27 @@ from typing import Any
 
 from prefect.client.schemas.objects import State, TaskRun
 
-from tasks.errors import ServerTrouble, Unreachable, Untrusted
+from tasks.errors import ConfigurationError, ServerTrouble, Unreachable, Untrusted
 
 # Long enough together for an OMS switchover, during which Manager refuses connections for some minutes.
-DELAYS = [float(part) for part in os.environ.get("RUNBOOKS_READ_RETRY_DELAYS", "10,30,60,120").split(",")]
+DEFAULT_DELAYS = "10,30,60,120"
+MOST_DELAYS = 50  # Prefect takes no more
+
+
+def delays(text: str) -> list[float]:
+    """Seconds before each further try, from text such as `10,30,60`.
+
+    Raises:
+        ConfigurationError: it is anything else.
+    """
+    found = [float(part) for part in text.split(",") if part.strip().replace(".", "", 1).isdecimal()]
+    if len(found) != len(text.split(",")) or len(found) > MOST_DELAYS:
+        advice = f"give seconds with commas between, at most {MOST_DELAYS}, for example {DEFAULT_DELAYS}"
+        raise ConfigurationError(f"RUNBOOKS_READ_RETRY_DELAYS is {text!r}: {advice}")
+    return found
+
+
+DELAYS = delays(os.environ.get("RUNBOOKS_READ_RETRY_DELAYS") or DEFAULT_DELAYS)
 RETRIES = len(DELAYS)
 
 

@@ -4,9 +4,11 @@ import hashlib
 import os
 from datetime import datetime
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from pydantic import ValidationError
 
 from tasks import waits
 from tasks.errors import ConfigurationError
@@ -36,24 +38,27 @@ async def file_ticket(correlation: str, title: str, body: str) -> Ticket:
 
 def store(correlation: str, title: str, body: str) -> Ticket:
     """As `file_ticket`, outside a flow."""
-    id_ = f"T-{hashlib.sha256(correlation.encode()).hexdigest()[:8]}"
+    id_ = f"T-{hashlib.sha256(correlation.encode()).hexdigest()[:12]}"
     path = _folder() / f"{id_}.json"
     at = waits.now()
     ticket = Ticket(id=id_, correlation=correlation, title=title, body=body, created=at, updated=at)
-    written = path.with_suffix(f".{os.getpid()}")
-    written.write_text(ticket.model_dump_json(indent=1))
+    written = _written(ticket)
     try:
         os.link(written, path)  # fails where the ticket exists, also between two processes
     except FileExistsError:
         ticket = ticket.model_copy(update={"created": _read(path).created})
-        written.write_text(ticket.model_dump_json(indent=1))
-        written.replace(path)
-    written.unlink(missing_ok=True)
+        _written(ticket).replace(path)
+    finally:
+        written.unlink()
     return ticket
 
 
 def tickets() -> list[Ticket]:
-    """All tickets, the newest first."""
+    """All tickets, the newest first.
+
+    Raises:
+        ConfigurationError: one cannot be read; names its file.
+    """
     return sorted((_read(path) for path in _folder().glob("T-*.json")), key=lambda t: t.created, reverse=True)
 
 
@@ -61,12 +66,12 @@ def ticket(id_: str) -> Ticket:
     """One ticket.
 
     Raises:
-        ConfigurationError: there is none of that id.
+        ConfigurationError: there is none of that id, or it cannot be read.
     """
-    path = _folder() / f"{Path(id_).name}.json"
-    if not path.exists():
+    there = {path.stem: path for path in _folder().glob("T-*.json")}
+    if id_ not in there:
         raise ConfigurationError(f"there is no ticket {id_!r} in {_folder()}: `runbooks tickets` lists them")
-    return _read(path)
+    return _read(there[id_])
 
 
 def _folder() -> Path:
@@ -75,5 +80,20 @@ def _folder() -> Path:
     return folder
 
 
+def _written(ticket: Ticket) -> Path:
+    """The whole ticket on disk, for its owner only, under a name of its own that no ticket has."""
+    with NamedTemporaryFile(dir=_folder(), prefix=".", suffix=".new", delete=False) as file:
+        file.write(ticket.model_dump_json(indent=1).encode())
+        file.flush()
+        os.fsync(file.fileno())
+    return Path(file.name)
+
+
 def _read(path: Path) -> Ticket:
-    return Ticket.model_validate_json(path.read_text())
+    try:
+        return Ticket.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        what = error.strerror if isinstance(error, OSError) else "it does not hold a ticket"
+        raise ConfigurationError(
+            f"the ticket file {path} cannot be read ({what}): repair it or move it away"
+        ) from error

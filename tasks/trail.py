@@ -13,6 +13,9 @@ from tasks.models import Alarm, Answer, Case, Deed, Outcome
 NO_HOST = "(no host)"
 WHOLE_CLUSTER = "(the cluster)"
 
+# The step that a host was at when its run stopped after this answer.
+NEXT = {"1": "2", "2n": "3", "2y": "5", "3n": "5", "4": "5", "5n": "6", "5y": "7", "6n": "7"}
+
 # A run of several hosts is named after the part that most needs a person.
 WORST_FIRST = (
     Outcome.ERROR,
@@ -153,10 +156,10 @@ class Trail:
             self.ends[alarm.host] = End(outcome, step)
 
     def stop(self, outcome: Outcome, why: str) -> None:
-        """The run is over: every part that has not ended ends so, or the run itself where no host is known."""
-        for host in [host for host in self._steps if host not in self.ends] or ([] if self._steps else [WHOLE_CLUSTER]):
+        """The run is over: every part that has not ended ends so, or the run itself where there is none."""
+        for host in [host for host in self._steps if host not in self.ends] or [WHOLE_CLUSTER]:
             last = self._steps.get(host, [""])[-1]
-            self._end(last.rstrip("yn"), host, outcome, why)
+            self._end(NEXT.get(last, last.rstrip("yn")), host, outcome, why)
 
     def _end(self, step: str, host: str, outcome: Outcome, why: str, at: datetime | None = None) -> None:
         self.ends[host] = End(outcome, step)

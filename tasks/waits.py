@@ -50,10 +50,10 @@ async def looks(until: datetime, *, every: float, speed: float) -> AsyncIterator
     while True:
         moment = now()
         yield moment
-        left = (until - moment).total_seconds()
-        if left <= 0:
+        if moment >= until:
             return
-        await clock.get().sleep(min(every / speed, left))
+        left = (until - now()).total_seconds()  # a look takes time too
+        await clock.get().sleep(max(0.0, min(every / speed, left)))
 
 
 def later(seconds: float, *, since: datetime, speed: float) -> datetime:

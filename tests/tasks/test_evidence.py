@@ -1,0 +1,198 @@
+"""The report a person reads, in the Prefect UI as markdown and in the terminal as it is."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from prefect.logging import disable_run_logger
+
+from flows.alm_12110 import PAGE
+from tasks import waits
+from tasks.evidence import MEANING, Page, quoted, report
+from tasks.models import Alarm, Answer, Case, Deed, Outcome
+from tasks.trail import Trail
+
+AT = datetime(2026, 7, 1, 8, tzinfo=UTC)
+SHORT = Page(alarm_id="12110", title="No keys", impact="jobs fail", by_hand={"3": "Restart it.", "7": "Call O&M."})
+ATTACKS = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "[click](javascript:alert(1))",
+    "![](http://evil.example/pixel)",
+    "[a]: http://evil.example",
+    "<http://evil.example>",
+    "` | ` |\n| x | y |",
+    "a | b\r\n\n# heading\n- item",
+    "\\| \\` \\<b>",
+    "**bold** __bold__ _it_ ~~gone~~ &lt;b&gt;",
+    "\x1b[31mred\x1b[0m \u202egnp.exe \x00",
+    "MRS_ECS_DEFAULT_AGENCY on node-master1.example, O&M > Alarm",
+]
+
+
+class Standing:
+    """A clock that stands still."""
+
+    def now(self) -> datetime:
+        """The time."""
+        return AT
+
+    async def sleep(self, seconds: float) -> None:
+        """Nobody waits here."""
+        raise AssertionError(f"asked to sleep {seconds} s")
+
+
+@pytest.fixture(autouse=True)
+def outside_a_run() -> Iterator[None]:
+    """There is no run whose log a trail could write to, and time stands still."""
+    token = waits.clock.set(Standing())
+    with disable_run_logger():
+        yield
+    waits.clock.reset(token)
+
+
+def alarm(host: str, serial: str) -> Alarm:
+    """An alarm of this host."""
+    return Alarm(alarm_id="12110", serial=serial, location=f"HostName={host}")
+
+
+def test_a_report_as_a_whole() -> None:
+    """A run with one host repaired and one refused reads like this, in plain text."""
+    trail = Trail(Case(cluster="prod-1", alarm_id="12110", dry_run=False, comment="on call"))
+    abnormal = trail.found([alarm("node-1", "17"), alarm("node-master2", "18")])
+    said = [Answer(host=a.host, value="n", seen="Manager says 'Faulty'", at=AT) for a in abnormal]
+    trail.answered("2", said, abnormal)
+    later = AT + timedelta(minutes=10)
+    deeds = [
+        Deed(host="node-1", did="restarted (command 5)", at=later, changed=True),
+        Deed(host="node-master2", did="not restarted: in maintenance", at=later, ended=Outcome.REFUSED),
+    ]
+    going = trail.acted("3", deeds, abnormal)
+    trail.answered("3", [Answer(host="node-1", value="y", seen="cleared by Meta", at=later)], going)
+    trail.end(going, Outcome.END, step="3")
+    assert report(trail, SHORT, "http://prefect.example/runs/1") == (
+        """\
+# ALM-12110 No keys: prod-1
+
+**REFUSED**. The next step was not allowed or not possible from here: a person is needed.
+
+| host         | trace          | alarm |
+| ------------ | -------------- | --- |
+| node-1       | `1 2n 3y END`  | ALM-12110 on node-1 serial 17 |
+| node-master2 | `1 2n REFUSED` | ALM-12110 on node-master2 serial 18 |
+
+## What happened
+
+| UTC                 | step | host         | what |
+| ------------------- | ---- | ------------ | --- |
+| 2026-07-01 08:00:00 | 1    | node-1       | ALM-12110 on node-1 serial 17 is active on Manager |
+| 2026-07-01 08:00:00 | 1    | node-master2 | ALM-12110 on node-master2 serial 18 is active on Manager |
+| 2026-07-01 08:00:00 | 2    | node-1       | Manager says 'Faulty' |
+| 2026-07-01 08:00:00 | 2    | node-master2 | Manager says 'Faulty' |
+| 2026-07-01 08:10:00 | 3    | node-1       | restarted (command 5) |
+| 2026-07-01 08:10:00 | 3    | node-master2 | not restarted: in maintenance |
+| 2026-07-01 08:10:00 | 3    | node-1       | cleared by Meta |
+
+## What to do next
+
+- node-master2: Restart it.
+
+Impact while the alarm is active: jobs fail.
+
+Comment of who started the run: on call
+
+Flow run: http://prefect.example/runs/1
+"""
+    )
+
+
+def test_a_report_of_a_run_that_joined() -> None:
+    """A run that followed no alarm has no empty tables, and asks nobody for anything."""
+    trail = Trail(Case(cluster="prod-1", alarm_id="12110"))
+    trail.stop(Outcome.JOINED, "worked on by run 7")
+    assert report(trail, SHORT, "") == (
+        """\
+# ALM-12110 No keys: prod-1
+
+**JOINED** (dry run). Another run is working on this cluster; this one did nothing.
+
+No alarm was followed.
+
+## What happened
+
+| UTC                 | step | host          | what |
+| ------------------- | ---- | ------------- | --- |
+| 2026-07-01 08:00:00 |      | (the cluster) | JOINED: worked on by run 7 |
+"""
+    )
+
+
+def test_every_word_is_explained_and_every_step_has_a_hand_over() -> None:
+    """Each outcome has a sentence, and ends at any step of the page lead to something a person can do."""
+    assert set(MEANING) == set(Outcome)
+    for step in ("", "1", "2", "3", "4", "5", "6", "7"):
+        trail = Trail(Case(cluster="prod-1", alarm_id="12110"))
+        trail.found([alarm("node-1", "17")])
+        trail.end([alarm("node-1", "17")], Outcome.ERROR, step=step)
+        assert f"\n- node-1: {PAGE.by_hand.get(step, PAGE.by_hand['7'])}\n" in report(trail, PAGE, "")
+
+
+def shown(text: str) -> str:
+    """What of a foreign text is to be seen: its printable characters, in one line."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+@given(
+    st.one_of(st.sampled_from(ATTACKS), st.text(max_size=40), st.text("\\`*_[](){}<>#+-!|~&;:= \n\tab1", max_size=40))
+)
+@settings(deadline=None, max_examples=200)
+@example("[x](y)")
+@example("[x][y] [x]: y")
+@example("http://a_b_/*c*")
+def test_a_foreign_text_is_shown_as_it_is_and_is_nothing_but_text(text: str) -> None:
+    """A text of others in a table's cell is that text to a markdown reader: no markup, no HTML, no further cell."""
+    tokens = (
+        MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(f"| a |\n|---|\n| {quoted(text)} |\n\nend")
+    )
+    cells = [token for token in tokens if token.type == "inline"]
+    assert [cell.content for cell in cells[0::2]] == ["a", "end"]
+    children = cells[1].children or []
+    assert {child.type for child in children} <= {"text", "text_special"}
+    assert "".join(child.content for child in children) == shown(text)
+
+
+@pytest.mark.parametrize("text", ATTACKS)
+def test_no_field_of_others_breaks_out_of_the_report(text: str) -> None:
+    """Host, location, evidence, cluster and comment cannot add rows, headings, links or HTML to the report."""
+    trail = Trail(Case(cluster=text, alarm_id="12110", comment=text))
+    alarms = trail.found([alarm(text, text), Alarm(alarm_id="12110", location=text)])
+    trail.answered("2", [Answer(host=a.host, value="n", seen=text, at=AT) for a in alarms], alarms)
+    trail.stop(Outcome.ERROR, text)
+    written = report(trail, SHORT, "http://prefect.example/runs/1")
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(written)
+    inline = [child for token in tokens for child in token.children or []]
+    assert {token.type for token in inline} <= {
+        "text",
+        "text_special",
+        "softbreak",
+        "code_inline",
+        "strong_open",
+        "strong_close",
+    }
+    rows = len(trail.traces) + 1 + len(trail.entries) + 1
+    assert [sum(token.type == kind for token in tokens) for kind in ("tr_open", "table_open", "heading_open")] == [
+        rows,
+        2,
+        3,
+    ]
+    assert {token.content for token in inline if token.type == "code_inline"} == set(trail.traces.values())
+    assert all(letter.isprintable() or letter == "\n" for letter in written)
+
+
+def test_ordinary_texts_stay_as_they_are() -> None:
+    """Names, routes and sentences that are no markup are not touched: the plain text stays readable."""
+    ordinary = "ECS GET v1/ab_cd/cloudservers/7: HTTP 503 (O&M > Alarm), MRS_ECS_AGENCY = 'x' [1, 2]; 5% #3 a-b"
+    assert quoted(ordinary) == ordinary
