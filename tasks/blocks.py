@@ -152,8 +152,11 @@ async def cluster_block(name: str) -> Cluster:
     """
     try:
         return await Cluster.aload(name)
-    except ValidationError as error:  # str(error) would show what was put in, secrets too
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'block'}: {e['msg']}" for e in error.errors())
+    except RuntimeError as error:  # Prefect's wrapping; the chain below it would show what was put in, secrets too
+        if not isinstance(error.__cause__, ValidationError):
+            raise
+        found = error.__cause__.errors(include_url=False, include_input=False)
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'block'}: {e['msg']}" for e in found)
         raise ConfigurationError(f"the block 'MRS Cluster/{name}' cannot be used: {faults}") from None
     except ValueError as error:
         advice = "make it in the Prefect UI under Blocks > MRS Cluster, or check the spelling"

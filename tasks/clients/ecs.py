@@ -2,7 +2,8 @@
 
 import re
 
-from tasks.clients.http import Api, excerpt, understood
+from tasks.clients.answers import excerpt, understood
+from tasks.clients.http import Api
 from tasks.errors import ServerTrouble
 from tasks.models import Frozen
 
@@ -49,7 +50,7 @@ class Ecs(Api):
 
     def _path(self, server_id: str) -> str:
         # The id is from an answer of the nodes API: it must not lead to another route.
-        if not re.fullmatch(r"[\w-]+", server_id):
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", server_id):
             raise ServerTrouble(
                 f"{self.name} cloudservers", f"a node's server id is {excerpt(server_id)!r}: nothing sent"
             )

@@ -1,38 +1,27 @@
 """One HTTP API: reads are repeated, mutations are sent once, and every failure becomes one of our errors."""
 
 import asyncio
-import json
 import logging
-import re
 import ssl
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import httpx
 import stamina
-from pydantic import BaseModel, ValidationError
 
+from tasks.clients.answers import content_of
 from tasks.errors import (
     ConfigurationError,
     DryRun,
-    NotAuthorized,
-    NotOffered,
     OutcomeUnknown,
-    Rejected,
     ServerTrouble,
-    SessionLost,
     Throttled,
     Unreachable,
     Untrusted,
 )
 
-Model = TypeVar("Model", bound=BaseModel)
-
-LONGEST_ANSWER = 64 * 1024 * 1024  # bytes; the longest list of alarms Manager keeps is a tenth of it
-CREDENTIALS = ("Authorization", "Cookie", "X-Auth-Token", "X-Security-Token")
+LONGEST_ANSWER = 64 * 1024 * 1024  # bytes; far more than a page of any list holds
 OTHER_NAME = (62, 64)  # OpenSSL: the certificate is for another host name, another address
 
 logging.getLogger("httpcore").setLevel(logging.INFO)  # its DEBUG lines show Manager's session cookies
@@ -185,7 +174,7 @@ class Api:
             raise Unreachable(
                 call, f"no answer within {self.patience.timeout:g} s from {self.http.base_url}"
             ) from error
-        except (httpx.InvalidURL, httpx.LocalProtocolError, UnicodeEncodeError):  # they quote what was put in
+        except (httpx.InvalidURL, httpx.LocalProtocolError):  # they quote what was put in
             why = "an id, key or token in the block holds a line break or a character that is not allowed"
             raise ConfigurationError(f"{call}: cannot be sent: {why}") from None
         except httpx.DecodingError as error:
@@ -201,7 +190,9 @@ def _unreachable(call: str, url: str, error: Exception) -> Unreachable:
             advice = "set ca_file or ca_pem in the block to the CA that signed it"
             if cause.verify_code in OTHER_NAME:
                 advice = "give the address in the block by a name the certificate holds"
-            return Untrusted(call, f"the certificate of {url} is not trusted ({cause.verify_message}): {advice}")
+            return Untrusted(
+                call, f"the certificate of {url} is not trusted ({cause.verify_message.rstrip('.')}): {advice}"
+            )
         if isinstance(cause, ssl.SSLError):
             return Unreachable(
                 call, f"{url} does not speak TLS as expected ({cause.reason}): is it an http:// address?"
@@ -210,86 +201,5 @@ def _unreachable(call: str, url: str, error: Exception) -> Unreachable:
     hint = ""
     if url.startswith("http://") and isinstance(error, httpx.RemoteProtocolError):
         hint = ": if that port speaks TLS, its address begins with https://"
-    return Unreachable(call, f"{url} cannot be reached ({error or type(error).__name__}){hint}")
-
-
-def content_of(call: str, answer: httpx.Response, body: bytes) -> Any:
-    """What a successful answer holds (None: nothing); any other answer is one of our errors."""
-    status = answer.status_code
-    if answer.is_success:
-        try:
-            return json.loads(body) if body else None
-        except (ValueError, RecursionError) as error:
-            kind = excerpt(answer.headers.get("content-type", "no content type"))
-            raise ServerTrouble(call, f"the answer is not JSON ({kind}): {_said(answer, body)}") from error
-    if answer.is_redirect:
-        raise SessionLost(call, "redirected to a login page: there is no session", status=status)
-    code, words = _reason(answer, body)
-    why = f"HTTP {status}{f' {code}' if code else ''}: {words}"
-    if status == 429:
-        raise Throttled(call, why, retry_after=_retry_after(answer.headers.get("retry-after", "")))
-    if status in (404, 405, 501):
-        raise NotOffered(call, why, status=status, code=code)
-    if status >= 500:
-        raise ServerTrouble(call, why, status=status, code=code)
-    raise (NotAuthorized if status in (401, 403) else Rejected)(call, why, status=status, code=code)
-
-
-def _reason(answer: httpx.Response, body: bytes) -> tuple[str, str]:
-    """The service's code and words, in any of the shapes the clouds use.
-
-    Source: huaweicloudsdkcore's order: error_code/error_msg, errorCode/errorMsg, code/message, then one level down.
-    """
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
-        content = None
-    for place in (content, *(content.values() if isinstance(content, dict) else ())):
-        if isinstance(place, dict):
-            for code, words in (("error_code", "error_msg"), ("errorCode", "errorMsg"), ("code", "message")):
-                if isinstance(place.get(words), str):
-                    named = place.get(code)
-                    return excerpt(str(named)) if isinstance(named, str | int) else "", _said(answer, place[words])
-    return "", _said(answer, body) or answer.reason_phrase
-
-
-def _said(answer: httpx.Response, text: str | bytes) -> str:
-    """What the service said, in one line; what we sent to prove who we are is taken out, should it be repeated."""
-    said = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    for header in CREDENTIALS:
-        if sent := answer.request.headers.get(header):
-            said = said.replace(sent, "***")
-    return excerpt(said)
-
-
-def _retry_after(value: str) -> float | None:
-    if value.strip().isdecimal():
-        return float(value)
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def excerpt(text: str) -> str:
-    """The first words of a foreign text in one printable line, without HTML tags."""
-    words = re.sub(r"<[^<>]{0,200}>", " ", text[:4000])
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in words).split())
-    return line if len(line) <= 120 else line[:117] + "..."
-
-
-def understood(call: str, model: type[Model], content: Any) -> Model:
-    """The answer as a model.
-
-    Raises:
-        ServerTrouble: a field is not of the documented kind; names the first one.
-    """
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "all of it"
-        what = first["msg"].partition(" or instance of ")[0]
-        raise ServerTrouble(call, f"the answer is not as described: {where}: {what}") from error
-    except (ArithmeticError, OSError, RecursionError) as error:  # a time out of range, lists in lists in lists
-        raise ServerTrouble(call, f"the answer is not as described: {error}") from error
+    what = str(error) or "the connection broke"
+    return Unreachable(call, f"{url} cannot be reached ({what}){hint}")

@@ -1,6 +1,7 @@
 """The IAM cloud API: agencies."""
 
-from tasks.clients.http import Api, understood
+from tasks.clients.answers import understood
+from tasks.clients.http import Api
 from tasks.models import Agency, Frozen
 
 

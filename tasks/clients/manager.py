@@ -11,7 +11,8 @@ from urllib.parse import quote
 import httpx
 from pydantic import Field
 
-from tasks.clients.http import Api, Patience, content_of, excerpt, understood
+from tasks.clients.answers import content_of, excerpt, understood
+from tasks.clients.http import Api, Patience
 from tasks.clients.logins import Login
 from tasks.errors import ConfigurationError, NotAuthorized, NotOffered, ServerTrouble, SessionLost
 from tasks.models import Alarm, Command, Frozen, Instance, ManagedHost, Text

@@ -2,7 +2,8 @@
 
 from pydantic import Field
 
-from tasks.clients.http import Api, excerpt, understood
+from tasks.clients.answers import excerpt, understood
+from tasks.clients.http import Api
 from tasks.errors import ServerTrouble
 from tasks.models import ClusterRecord, Component, Frozen, Node, Text
 

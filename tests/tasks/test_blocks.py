@@ -1,0 +1,228 @@
+"""The blocks: what they refuse, what they never show, and what is said when one is missing or wrong."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import BlockDocumentUpdate
+from pydantic import ValidationError
+
+from tasks.blocks import Cloud, Cluster, Manager, cluster_block
+from tasks.clients.signing import SignedWithKeys, SignedWithToken
+from tasks.errors import ConfigurationError, UnknownCluster
+from tests.tasks.clients.conftest import error_of
+
+SECRETS = ("s3cret-password", "s3cret-ak", "s3cret-sk", "s3cret-sts", "s3cret-token")
+MANAGER = {"url": "https://10.0.0.1:28443/web/api/v2", "user": "runbooks", "password": "s3cret-password"}
+PLACE = {
+    "project_id": "p",
+    "domain_id": "d",
+    "mrs_url": "https://mrs",
+    "ecs_url": "https://ecs",
+    "iam_url": "https://iam",
+}
+KEYS = {"access_key": "s3cret-ak", "secret_key": "s3cret-sk"}
+LOCAL = "http://127.0.0.1:8080"
+LOCAL_PLACE = PLACE | {"mrs_url": LOCAL, "ecs_url": LOCAL, "iam_url": LOCAL}
+
+
+def content(**changes: Any) -> dict[str, Any]:
+    """What is put into a cluster's block, all secrets set."""
+    cloud = {**PLACE, **KEYS, "security_token": "s3cret-sts"}
+    return {"cluster_id": "c", "source": "mrs-001", "manager": MANAGER, "cloud": cloud, **changes}
+
+
+def test_no_way_of_showing_a_block_shows_a_secret() -> None:
+    """repr, str, JSON and dump, of a block and of the one that holds it; a token is as secret as a key."""
+    tokened = Cloud.model_validate({**PLACE, "token": "s3cret-token"})
+    cluster = Cluster.model_validate(content())
+    shown = ""
+    for block in (cluster, cluster.manager, cluster.cloud, tokened):
+        shown += f"{block!r} {block} {block.model_dump_json()} {block.model_dump()} {block.model_dump(mode='json')}"
+    assert [secret for secret in SECRETS if secret in shown] == []
+    assert cluster.manager.password.get_secret_value() == "s3cret-password"
+
+
+def test_secrets_are_marked_for_the_form() -> None:
+    """Prefect encrypts and hides exactly these fields, in the cluster's form too."""
+    schemas = {kind: kind.model_json_schema()["secret_fields"] for kind in (Manager, Cloud, Cluster)}
+    cloud = ["access_key", "secret_key", "security_token", "token"]
+    assert {kind: sorted(fields) for kind, fields in schemas.items()} == {
+        Manager: ["password"],
+        Cloud: cloud,
+        Cluster: [*(f"cloud.{field}" for field in cloud), "manager.password"],
+    }
+
+
+@pytest.mark.parametrize("kind", [Manager, Cloud, Cluster])
+def test_every_field_of_a_form_explains_itself(kind: type[Manager]) -> None:
+    """A sentence per field, but for the two blocks a cluster refers to."""
+    fields = set(kind.model_fields) - {"manager", "cloud"}
+    assert {name for name in fields if kind.model_fields[name].description} == fields
+
+
+@pytest.mark.parametrize(
+    ("given", "accepted"),
+    [
+        (KEYS, True),
+        (KEYS | {"security_token": "s3cret-sts"}, True),
+        ({"token": "s3cret-token"}, True),
+        ({}, False),
+        ({"access_key": "s3cret-ak"}, False),
+        ({"secret_key": "s3cret-sk"}, False),
+        (KEYS | {"token": "s3cret-token"}, False),
+    ],
+)
+def test_a_cloud_has_one_credential(given: dict[str, str], accepted: bool) -> None:
+    """Keys or a token; the refusal does not show what was put in."""
+    if accepted:
+        auth = SignedWithToken if "token" in given else SignedWithKeys
+        clients = Cloud.model_validate({**PLACE, **given}).get_clients(dry_run=True)
+        assert [type(client.http.auth) for client in clients] == [auth] * 3
+        return
+    with pytest.raises(ValidationError, match="give either access_key and secret_key, or token") as caught:
+        Cloud.model_validate({**PLACE, **given})
+    assert [secret for secret in SECRETS if secret in str(caught.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"mode": "yolo"}, "mode"),
+        ({"on_unbound": "create"}, "on_unbound"),
+        ({"wait_after_restart": 359}, "wait_after_restart"),
+        ({"wait_after_rebind": 359.9}, "wait_after_rebind"),
+        ({"speed": 0}, "speed"),
+        ({"speed": -1}, "speed"),
+        ({"manager": MANAGER | {"cluster_number": 0}}, "cluster_number"),
+        ({"manager": {"url": "https://m", "password": "s3cret-password"}}, "user"),
+        ({"manager": MANAGER | {"password": ["s3cret-password"]}}, "password"),
+        ({"cloud": {**PLACE, **KEYS, "secret_key": ["s3cret-sk"]}}, "secret_key"),
+    ],
+)
+def test_what_a_cluster_refuses(changes: dict[str, Any], field: str) -> None:
+    """Unknown words, waits shorter than one poll of Meta, standing time; the field is named and no secret is shown."""
+    with pytest.raises(ValidationError) as caught:
+        Cluster.model_validate(content(**changes))
+    assert field in str(caught.value)
+    assert [secret for secret in SECRETS if secret in str(caught.value)] == []
+
+
+def test_a_new_cluster_is_safe() -> None:
+    """Approve, escalate, no agency, real time, and waits longer than a poll."""
+    cluster = Cluster.model_validate(content())
+    assert (cluster.mode, cluster.on_unbound, cluster.agency, cluster.speed) == ("approve", "escalate", "", 1)
+    assert (cluster.wait_after_restart, cluster.wait_after_rebind) == (600, 900)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1/x", "http://localhost:1/x", "http://127.8.8.8/x", "http://[::1]:1/x"]
+)
+def test_the_emulator_may_be_fast(url: str) -> None:
+    """On loopback, Manager and cloud."""
+    cloud = {**LOCAL_PLACE, **KEYS}
+    assert Cluster.model_validate(content(manager=MANAGER | {"url": url}, cloud=cloud, speed=60)).speed == 60
+
+
+@pytest.mark.parametrize(
+    ("url", "place", "host"),
+    [
+        ("https://10.0.0.1:28443/web", LOCAL_PLACE, "10.0.0.1"),
+        ("https://manager/web", LOCAL_PLACE, "manager"),
+        ("https://localhost.example.org/web", LOCAL_PLACE, "localhost.example.org"),
+        ("https://127.0.0.1.example.org/web", LOCAL_PLACE, "127.0.0.1.example.org"),
+        ("https://localhost@10.0.0.1/web", LOCAL_PLACE, "10.0.0.1"),
+        ("https://127.1/web", LOCAL_PLACE, "127.1"),
+        ("nonsense", LOCAL_PLACE, ""),
+        (LOCAL, PLACE, "mrs"),
+        (LOCAL, LOCAL_PLACE | {"iam_url": "https://iam.eu-de.example.org"}, "iam.eu-de.example.org"),
+    ],
+)
+def test_a_real_cluster_is_never_fast(url: str, place: dict[str, str], host: str) -> None:
+    """Wherever one address is not this machine's, through a tunnel to Manager too, time runs at its own speed."""
+    refused = f"speed is for the emulator on this machine only, not for '{host}': leave it at 1"
+    with pytest.raises(ValidationError, match=refused):
+        Cluster.model_validate(content(manager=MANAGER | {"url": url}, cloud={**place, **KEYS}, speed=2))
+    assert Cluster.model_validate(content(manager=MANAGER | {"url": url}, cloud={**place, **KEYS})).speed == 1
+
+
+@pytest.mark.anyio
+async def test_clients_are_what_the_block_says() -> None:
+    """Addresses, ids, dry run and TLS verification reach the clients."""
+    cluster = Cluster.model_validate(content())
+    for dry_run in (True, False):
+        manager = cluster.manager.get_client(dry_run=dry_run)
+        mrs, ecs, iam = cluster.cloud.get_clients(dry_run=dry_run)
+        assert [str(client.http.base_url) for client in (manager, mrs, ecs, iam)] == [
+            "https://10.0.0.1:28443/web/api/v2/",
+            "https://mrs/",
+            "https://ecs/",
+            "https://iam/",
+        ]
+        assert [client.dry_run for client in (manager, mrs, ecs, iam)] == [dry_run] * 4
+        assert (mrs.project_id, ecs.project_id, iam.domain_id, manager.cluster) == ("p", "p", "d", 1)
+        for client in (manager, mrs, ecs, iam):
+            await client.aclose()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"ca_file": "/nowhere.pem"}, r"the CA file /nowhere\.pem cannot be used"),
+        ({"routes": {"alarms": "alarms"}}, "Manager route 'alarms' is 'alarms'"),
+        ({"url": "10.0.0.1"}, "the Manager address cannot be used"),
+    ],
+)
+def test_a_manager_that_cannot_be_reached_as_written(changes: dict[str, Any], sentence: str) -> None:
+    """What is wrong in the block is said when a client is asked for, before any call."""
+    with pytest.raises(ConfigurationError, match=sentence):
+        Manager.model_validate(MANAGER | changes).get_client(dry_run=True)
+
+
+@pytest.fixture
+async def saved(prefect_server: str, anyio_backend: str) -> AsyncIterator[str]:
+    """The name of a cluster's block in a real Prefect server."""
+    await Cluster.model_validate(content()).save("blocks-test", overwrite=True)
+    yield "blocks-test"
+    await Cluster.adelete("blocks-test")
+
+
+@pytest.mark.server
+@pytest.mark.anyio
+async def test_a_block_comes_back_as_it_was_saved(saved: str) -> None:
+    """Secrets included, and they are still secrets."""
+    found, put_in = await cluster_block(saved), Cluster.model_validate(content())
+    shown, before = found.model_dump(), put_in.model_dump()
+    assert {field: shown[field] for field in Cluster.model_fields} == {f: before[f] for f in Cluster.model_fields}
+    assert "s3cret" not in repr(found)
+    assert (found.manager.password, found.cloud.secret_key) == (put_in.manager.password, put_in.cloud.secret_key)
+
+
+@pytest.mark.server
+@pytest.mark.anyio
+async def test_a_missing_block_tells_how_to_make_one(prefect_server: str) -> None:
+    """The name is shown, so that a misspelling is seen."""
+    assert await error_of(cluster_block("nobody")) == (
+        "UnknownCluster: there is no cluster 'nobody': make it in the Prefect UI under Blocks > MRS Cluster, "
+        "or check the spelling"
+    )
+    assert issubclass(UnknownCluster, ConfigurationError)
+
+
+@pytest.mark.server
+@pytest.mark.anyio
+async def test_a_wrong_block_names_its_fields(saved: str) -> None:
+    """What Prefect stored and our form does not accept is told by field and reason, without any value."""
+    async with get_client() as client:
+        document = await client.read_block_document_by_name(saved, "mrs-cluster")
+        wrong = content(mode="yolo", manager=MANAGER | {"cluster_number": 0})
+        await client.update_block_document(
+            document.id,
+            BlockDocumentUpdate(block_schema_id=document.block_schema_id, data=wrong, merge_existing_data=False),
+        )
+    assert await error_of(cluster_block(saved), *SECRETS, "yolo") == (
+        "ConfigurationError: the block 'MRS Cluster/blocks-test' cannot be used: "
+        "manager.cluster_number: Input should be greater than or equal to 1; "
+        "mode: Input should be 'observe', 'approve' or 'auto'"
+    )
