@@ -3,7 +3,6 @@
 Register the forms with `prefect block register --module tasks.blocks`.
 """
 
-from ipaddress import ip_address
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
@@ -12,7 +11,7 @@ from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from tasks.clients.ecs import Ecs
-from tasks.clients.http import trusting
+from tasks.clients.http import on_this_machine, trusting
 from tasks.clients.iam import Iam
 from tasks.clients.manager import Manager as ManagerClient
 from tasks.clients.mrs import Mrs
@@ -130,17 +129,10 @@ class Cluster(Block):
     @model_validator(mode="after")
     def _only_the_emulator_is_fast(self) -> Self:
         urls = (self.manager.url, self.cloud.mrs_url, self.cloud.ecs_url, self.cloud.iam_url)
-        elsewhere = [host for host in (urlsplit(url).hostname or "" for url in urls) if not _is_this_machine(host)]
+        elsewhere = [host for host in (urlsplit(url).hostname or "" for url in urls) if not on_this_machine(host)]
         if self.speed != 1 and elsewhere:
             raise ValueError(f"speed is for the emulator on this machine only, not for {elsewhere[0]!r}: leave it at 1")
         return self
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 async def cluster_block(name: str) -> Cluster:

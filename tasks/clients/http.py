@@ -4,6 +4,7 @@ import asyncio
 import logging
 import ssl
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
 
@@ -53,6 +54,14 @@ def trusting(ca_file: str, ca_pem: str = "") -> ssl.SSLContext:
         raise ConfigurationError(f"the CA {where} cannot be used ({error}): give a PEM certificate") from error
 
 
+def on_this_machine(host: str) -> bool:
+    """Whether an address's host is loopback."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 class Api:
     """An HTTP API at one root URL. No redirects are followed; every call has a time limit.
 
@@ -95,6 +104,9 @@ class Api:
         if address.scheme not in ("http", "https") or not address.host or address.userinfo or address.query:
             why = "write it as https://host:port/path, without a user, password or query"
             raise ConfigurationError(f"the {name} address cannot be used: {why}")
+        if address.scheme == "http" and not on_this_machine(address.host):
+            why = f"{address.host} is another machine, and what we send holds credentials"
+            raise ConfigurationError(f"the {name} address must begin with https://: {why}")
 
     async def __aenter__(self) -> Self:
         return self

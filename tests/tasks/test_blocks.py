@@ -172,6 +172,10 @@ async def test_clients_are_what_the_block_says() -> None:
         ({"ca_file": "/nowhere.pem"}, r"the CA file /nowhere\.pem cannot be used"),
         ({"routes": {"alarms": "alarms"}}, "Manager route 'alarms' is 'alarms'"),
         ({"url": "10.0.0.1"}, "the Manager address cannot be used"),
+        (
+            {"url": "http://10.0.0.1:28443/web/api/v2"},
+            "the Manager address must begin with https://: 10.0.0.1 is another",
+        ),
     ],
 )
 def test_a_manager_that_cannot_be_reached_as_written(changes: dict[str, Any], sentence: str) -> None:

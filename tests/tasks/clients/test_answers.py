@@ -170,4 +170,4 @@ async def test_managers_lists_are_whole(world: World) -> None:
 
 
 def _mrs(answer: Any) -> Mrs:
-    return Mrs("MRS", "http://x", patience=Patience(attempts=1), transport=httpx.MockTransport(answer))
+    return Mrs("MRS", "http://localhost", patience=Patience(attempts=1), transport=httpx.MockTransport(answer))

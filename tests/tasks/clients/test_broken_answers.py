@@ -27,12 +27,12 @@ READS: dict[str, Callable[[Answer], Awaitable[object]]] = {
     "cluster": lambda answer: _mrs(answer).cluster("c"),
     "nodes": lambda answer: _mrs(answer).nodes("c"),
     "agency_update_running": lambda answer: _mrs(answer).agency_update_running("c"),
-    "ecs.agency": lambda answer: Ecs("ECS", "http://x", patience=ONCE, transport=httpx.MockTransport(answer)).agency(
-        "s"
-    ),
-    "iam.agency": lambda answer: Iam("IAM", "http://x", patience=ONCE, transport=httpx.MockTransport(answer)).agency(
-        "a"
-    ),
+    "ecs.agency": lambda answer: Ecs(
+        "ECS", "http://localhost", patience=ONCE, transport=httpx.MockTransport(answer)
+    ).agency("s"),
+    "iam.agency": lambda answer: Iam(
+        "IAM", "http://localhost", patience=ONCE, transport=httpx.MockTransport(answer)
+    ).agency("a"),
     "alarms": lambda answer: _manager(answer).alarms("12110"),
     "occurrence": lambda answer: _manager(answer).occurrence(ALARM),
     "is_masked": lambda answer: _manager(answer).is_masked("12110"),
@@ -238,8 +238,8 @@ def _streamed(body: bytes, headers: dict[str, str]) -> Answer:
 
 
 def _mrs(answer: Answer) -> Mrs:
-    return Mrs("MRS", "http://x", patience=ONCE, transport=httpx.MockTransport(answer))
+    return Mrs("MRS", "http://localhost", patience=ONCE, transport=httpx.MockTransport(answer))
 
 
 def _manager(answer: Answer) -> Manager:
-    return Manager("http://m", user="u", password="p", patience=ONCE, transport=httpx.MockTransport(answer))
+    return Manager("http://localhost", user="u", password="p", patience=ONCE, transport=httpx.MockTransport(answer))

@@ -20,7 +20,7 @@ DEEP = b"[" * 100_000
 def ecs_answered(status: int, auth: httpx.Auth | None = None, **content: Any) -> Ecs:
     """A client whose every request gets this answer."""
     transport = httpx.MockTransport(lambda _: httpx.Response(status, **content))
-    return Ecs("ECS", "http://x", auth=auth, patience=Patience(attempts=1), transport=transport)
+    return Ecs("ECS", "http://localhost", auth=auth, patience=Patience(attempts=1), transport=transport)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +120,6 @@ async def test_credentials_a_service_repeats_are_taken_out(auth: httpx.Auth, sha
         )
         return httpx.Response(400, text=json.dumps({"error_msg": sent}) if shape == "json" else sent)
 
-    async with Ecs("ECS", "http://x", auth=auth, transport=httpx.MockTransport(echo)) as ecs:
+    async with Ecs("ECS", "http://localhost", auth=auth, transport=httpx.MockTransport(echo)) as ecs:
         shown = await error_of(ecs.agency("a-server"), "the-token", "the-sts-token", "Signature=")
     assert shown in (f"Rejected: {CALL}: HTTP 400: ***; -; -", f"Rejected: {CALL}: HTTP 400: -; ***; ***")

@@ -171,4 +171,4 @@ def no_folder(runbooks_home: Path) -> Path:
 
 
 def _manager(answer: Callable[[httpx.Request], httpx.Response]) -> Manager:
-    return Manager("http://m", user="u", password="p", transport=httpx.MockTransport(answer))
+    return Manager("http://localhost", user="u", password="p", transport=httpx.MockTransport(answer))

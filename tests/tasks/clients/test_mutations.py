@@ -179,7 +179,7 @@ async def test_an_instance_without_a_number_is_not_restarted(world: World, numbe
 async def test_the_command_of_a_restart(content: bytes, command: str) -> None:
     """An accepted restart whose answer names no command is followed without one, never taken for a failure."""
     transport = httpx.MockTransport(lambda _: httpx.Response(200, content=content))
-    async with Manager("http://m", user="u", password="p", dry_run=False, transport=transport) as manager:
+    async with Manager("http://localhost", user="u", password="p", dry_run=False, transport=transport) as manager:
         assert await manager.restart("meta", Instance(id="11")) == command
 
 

@@ -125,7 +125,7 @@ async def test_a_long_retry_after_is_not_cut_short(world: World) -> None:
 async def test_any_retry_after_is_a_number_or_nothing(value: str, seconds: float | None) -> None:
     """Seconds, a date, or words nobody understands."""
     headers = [(b"Retry-After", value.encode("latin-1"))]
-    ecs = Ecs("ECS", "http://x", transport=httpx.MockTransport(lambda _: httpx.Response(429, headers=headers)))
+    ecs = Ecs("ECS", "http://localhost", transport=httpx.MockTransport(lambda _: httpx.Response(429, headers=headers)))
     async with ecs:
         ecs.patience = Patience(attempts=1)
         with pytest.raises(Throttled) as caught:
@@ -156,9 +156,9 @@ async def test_an_answer_that_drips_ends_in_time() -> None:
 
     transport = httpx.MockTransport(lambda _: httpx.Response(200, content=drips()))
     patience, began = Patience(timeout=0.2, attempts=1), time.monotonic()
-    async with Ecs("ECS", "http://x", patience=patience, transport=transport) as ecs:
+    async with Ecs("ECS", "http://localhost", patience=patience, transport=transport) as ecs:
         assert await error_of(ecs.agency("a-server")) == (
-            "Unreachable: ECS GET v1//cloudservers/a-server: no answer within 0.2 s from http://x/"
+            "Unreachable: ECS GET v1//cloudservers/a-server: no answer within 0.2 s from http://localhost/"
         )
     assert time.monotonic() - began < 2
 
@@ -171,7 +171,7 @@ async def test_an_endless_answer_is_given_up() -> None:
             yield b" " * 1_000_000
 
     transport = httpx.MockTransport(lambda _: httpx.Response(200, content=forever()))
-    async with Ecs("ECS", "http://x", patience=Patience(attempts=1), transport=transport) as ecs:
+    async with Ecs("ECS", "http://localhost", patience=Patience(attempts=1), transport=transport) as ecs:
         assert await error_of(ecs.agency("a-server")) == (
             "ServerTrouble: ECS GET v1//cloudservers/a-server: the answer is longer than 64 MB"
         )

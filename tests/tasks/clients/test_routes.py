@@ -110,7 +110,9 @@ async def test_names_from_a_block_stay_in_their_part_of_the_path() -> None:
         paths.append(request.url.raw_path.partition(b"?limit")[0])
         return httpx.Response(200, json={"totalCount": 0, "instances": []})
 
-    async with Manager("http://m", user="u", password="p", cluster=2, transport=httpx.MockTransport(answer)) as manager:
+    async with Manager(
+        "http://localhost", user="u", password="p", cluster=2, transport=httpx.MockTransport(answer)
+    ) as manager:
         await manager.instances("a/b?c#d")
     assert paths == [b"/session/status", b"/clusters/2/services/a%2Fb%3Fc%23d/instances"]
 
@@ -119,7 +121,7 @@ async def test_the_documented_profile_offers_two_routes() -> None:
     """Against a Manager that has only what is published, clusters answers and the rest is NotOffered."""
     region = Region(profile="documented")
     cluster = region.cluster("mrs-001")
-    url = f"http://emulator/managers/{cluster.id}/web/api/v2"
+    url = f"http://localhost/managers/{cluster.id}/web/api/v2"
     transport = httpx.ASGITransport(app_of(region))
     user, password = cluster.manager_user, cluster.manager_password
     async with Manager(url, user=user, password=password, transport=transport) as manager:
