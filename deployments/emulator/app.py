@@ -1,7 +1,5 @@
 """The HTTP application of a region: all faces on one port, control routes, trouble, a loud 501 for anything else."""
 
-from typing import TYPE_CHECKING
-
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -14,24 +12,22 @@ from deployments.emulator.iam import Iam
 from deployments.emulator.manager import Manager
 from deployments.emulator.manager_assumed import AssumedManager
 from deployments.emulator.mrs import Mrs
+from deployments.emulator.region import Region
 from deployments.emulator.routes import ServedRoute
 from deployments.emulator.sessions import Sessions
 from deployments.emulator.trouble import TroubleMiddleware
 
-if TYPE_CHECKING:
-    from deployments.emulator.region import Region
-
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
-def served_by(region: "Region") -> list[ServedRoute]:
+def served_by(region: Region) -> list[ServedRoute]:
     """Every route of every face, whether the region's profile serves it or not."""
     manager = Manager(region, Sessions(region.clock))
     faces = (manager, AssumedManager(region, manager), Mrs(region), Ecs(region), Iam(region))
     return [route for face in faces for route in face.routes()]
 
 
-def app_of(region: "Region") -> Starlette:
+def app_of(region: Region) -> Starlette:
     """The application; use it with `httpx.ASGITransport` or with `serve`."""
     served = served_by(region)
     assumed = region.profile == "assumed"

@@ -2,22 +2,20 @@
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from deployments.emulator.inventory import Alarm, Cluster
+from deployments.emulator.region import Region
 from deployments.emulator.routes import Endpoint, ServedRoute
-
-if TYPE_CHECKING:
-    from deployments.emulator.region import Region
 
 
 class Control:
     """Handlers over a region; what cannot be done answers 400 with `{"error": text}`."""
 
-    def __init__(self, region: "Region", served: list[ServedRoute]) -> None:
+    def __init__(self, region: Region, served: list[ServedRoute]) -> None:
         self._region = region
         self._served = served
 

@@ -6,11 +6,11 @@ not.
 """
 
 import json
-from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse, Response
 
 from deployments.emulator.inventory import Host, identifier
+from deployments.emulator.region import Region
 from deployments.emulator.routes import (
     BadRequest,
     CloudCall,
@@ -22,9 +22,6 @@ from deployments.emulator.routes import (
 )
 from deployments.emulator.signatures import Denied
 
-if TYPE_CHECKING:
-    from deployments.emulator.region import Region
-
 SERVER = "/v1/{project_id}/cloudservers/{server_id}"
 LONGEST = 255
 
@@ -32,7 +29,7 @@ LONGEST = 255
 class Ecs:
     """Handlers over a region; an unknown server answers 404."""
 
-    def __init__(self, region: "Region") -> None:
+    def __init__(self, region: Region) -> None:
         self._region = region
 
     def routes(self) -> list[ServedRoute]:

@@ -6,17 +6,14 @@ and huaweicloudsdkiam v3. Errors have the shape `{"error": {"message", "code", "
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse, Response
 
 from deployments.emulator.agencies import Agency
 from deployments.emulator.inventory import identifier, secret
+from deployments.emulator.region import Region
 from deployments.emulator.routes import BadRequest, CloudCall, CloudHandler, ServedRoute, authenticated, integer
 from deployments.emulator.signatures import Denied, Keys
-
-if TYPE_CHECKING:
-    from deployments.emulator.region import Region
 
 TITLES = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 503: "Service Unavailable"}
 DOMAIN_ROLES = (("OBS OperateAccess", "AX"),)
@@ -26,7 +23,7 @@ PROJECT_ROLES = (("CES FullAccess", "XA"), ("KMS Administrator", "XA"))
 class Iam:
     """Handlers over a region; `iam-down` for the whole region makes each of them answer 503."""
 
-    def __init__(self, region: "Region") -> None:
+    def __init__(self, region: Region) -> None:
         self._region = region
 
     def routes(self) -> list[ServedRoute]:

@@ -7,18 +7,15 @@ root is `https://<ip>:28443/web/api/v2/`.
 
 from collections.abc import Awaitable, Callable
 from email.utils import format_datetime
-from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from deployments.emulator.inventory import Cluster, Host
+from deployments.emulator.region import Region
 from deployments.emulator.routes import BadRequest, Endpoint, ServedRoute
 from deployments.emulator.sessions import COOKIE, Login, Sessions
 from deployments.emulator.trouble import Dropped
-
-if TYPE_CHECKING:
-    from deployments.emulator.region import Region
 
 ROOT = "/managers/{cluster_id}/web/api/v2"
 REJECTED = "The credentials you provided cannot be determined to be authentic"
@@ -30,7 +27,7 @@ ManagerHandler = Callable[[Cluster, Request], Awaitable[Response]]
 class Manager:
     """Handlers over a region, and the door all routes of Manager go through."""
 
-    def __init__(self, region: "Region", sessions: Sessions) -> None:
+    def __init__(self, region: Region, sessions: Sessions) -> None:
         self._region = region
         self._sessions = sessions
 

@@ -5,7 +5,7 @@ Source: none that is public. Words and fields are those of Manager's pages and o
 """
 
 import json
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -14,10 +14,8 @@ from deployments.emulator.alarms import DEFINITIONS
 from deployments.emulator.commands import DUPLICATE_OFFSET, CommandRunning, UnknownInstance
 from deployments.emulator.inventory import Alarm, Cluster, Command, Host
 from deployments.emulator.manager import ROOT, Manager, ManagerHandler, instances_of, refuse
+from deployments.emulator.region import Region
 from deployments.emulator.routes import BadRequest, ServedRoute, integer
-
-if TYPE_CHECKING:
-    from deployments.emulator.region import Region
 
 SERVICE = ROOT + "/clusters/{manager_id}/services/{service}"
 MOST = 1000
@@ -27,7 +25,7 @@ T = TypeVar("T")
 class AssumedManager:
     """Handlers over a region, behind the door of `Manager`."""
 
-    def __init__(self, region: "Region", manager: Manager) -> None:
+    def __init__(self, region: Region, manager: Manager) -> None:
         self._region = region
         self._manager = manager
 

@@ -6,17 +6,13 @@ are strings where the vendor's are. Choices where nothing is published: `cluster
 `query_ecs_detail=true`; running statuses are the words of Manager's pages.
 """
 
-from typing import TYPE_CHECKING
-
 from starlette.responses import JSONResponse, Response
 
 from deployments.emulator.inventory import Cluster
 from deployments.emulator.mrs_records import MrsRecords, node_group
+from deployments.emulator.region import Region
 from deployments.emulator.routes import CloudCall, Rating, ServedRoute, authenticated, flag, gateway_denial, integer
 from deployments.emulator.signatures import Denied
-
-if TYPE_CHECKING:
-    from deployments.emulator.region import Region
 
 CLUSTER_MISSING = ("12000003", "The cluster does not exist.")
 BAD_TOKEN = ("130000002", "The token is invalid or expired.")
@@ -26,7 +22,7 @@ FINISHED = ("terminated",)
 class Mrs:
     """Handlers over a region; a call about a cluster that does not exist answers 400 with 12000003."""
 
-    def __init__(self, region: "Region") -> None:
+    def __init__(self, region: Region) -> None:
         self._region = region
         self._records = MrsRecords(region)
 

@@ -3,19 +3,15 @@
 Source: huaweicloudsdkmrs v1 (Cluster, HostModel) and v2 (ClusterNode); `mrsEcsDefaultAgency` as terraform reads it.
 """
 
-from typing import TYPE_CHECKING
-
 from deployments.emulator.commands import DUPLICATE_OFFSET
 from deployments.emulator.inventory import Cluster, Host, identifier
-
-if TYPE_CHECKING:
-    from deployments.emulator.region import Region
+from deployments.emulator.region import Region
 
 
 class MrsRecords:
     """Writes the records of a region as MRS shows them, under the faults that hold now."""
 
-    def __init__(self, region: "Region") -> None:
+    def __init__(self, region: Region) -> None:
         self._region = region
 
     def state(self, cluster: Cluster) -> str:

@@ -3,16 +3,14 @@
 import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from deployments.emulator.region import Region
 from deployments.emulator.signatures import Denied, caller
-
-if TYPE_CHECKING:
-    from deployments.emulator.region import Region
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Rating = Literal["CONFIRMED", "ASSUMED"]
@@ -54,7 +52,7 @@ _request_numbers = itertools.count(1)
 
 
 def authenticated(
-    region: "Region", handler: CloudHandler, refuse: Refusal, denied: Callable[[Denied], Response]
+    region: Region, handler: CloudHandler, refuse: Refusal, denied: Callable[[Denied], Response]
 ) -> Endpoint:
     """Check the caller and the project before `handler`; `denied` and `refuse` give errors the shape of the face."""
 

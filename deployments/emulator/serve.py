@@ -5,18 +5,16 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from deployments.emulator.app import app_of
+from deployments.emulator.region import Region
 from deployments.emulator.syslog import SyslogSender
 from deployments.emulator.trouble import TRANSPORT
-
-if TYPE_CHECKING:
-    from deployments.emulator.region import Region
 
 TICK_SECONDS = 0.05
 
@@ -54,7 +52,7 @@ class _Server(uvicorn.Server):
 
 
 async def serve(
-    region: "Region",
+    region: Region,
     *,
     host: str = "127.0.0.1",
     port: int = 0,
@@ -116,7 +114,7 @@ async def serve(
 class _WallClock:
     """Moves a region's time along with the wall clock."""
 
-    def __init__(self, region: "Region", speed: float) -> None:
+    def __init__(self, region: Region, speed: float) -> None:
         self._region = region
         self._speed = speed
         self._last = time.monotonic()

@@ -86,7 +86,7 @@ def _unsigned_host(request: httpx.Request) -> httpx.Request:
 
 
 def _unknown_key(request: httpx.Request) -> httpx.Request:
-    request.headers["Authorization"] = request.headers["Authorization"].replace("Access=EMU", "Access=XXX")
+    request.headers["Authorization"] = request.headers["Authorization"].replace("Access=EMU", "Access=NOBODY")
     return request
 
 
