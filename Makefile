@@ -21,10 +21,10 @@ demo: .venv/ready ## break a pretend cluster and watch its repair; SCENARIO=all,
 
 test: .venv/ready ## all tests, the slow part on a Prefect server of its own
 	@echo "running all tests (under six minutes; make test-fast leaves the Prefect server out) ..."
-	@RUNBOOKS_READ_RETRY_DELAYS=0,0 .venv/bin/pytest --durations=5
+	@RUNBOOKS_READ_RETRY_DELAYS=0,0 .venv/bin/pytest -n 2 --dist loadgroup --durations=5
 
-test-fast: .venv/ready ## the tests that need no Prefect server
-	@.venv/bin/pytest -m "not server"
+test-fast: .venv/ready ## the tests that need neither a Prefect server nor a process of the command
+	@RUNBOOKS_READ_RETRY_DELAYS=0,0 .venv/bin/pytest -n 2 -m "not server and not command"
 
 lint: .venv/ready ## ruff and mypy --strict
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy

@@ -3,16 +3,21 @@
 import asyncio
 import json
 import logging
+import signal
 import sys
 from collections.abc import Coroutine
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from dataclasses import asdict
+from datetime import UTC, datetime, tzinfo
+from importlib.metadata import version
+from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from cyclopts import App, Parameter
-from rich.console import Console
-from rich.logging import RichHandler
+import httpx
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
+from prefect.settings import PREFECT_API_URL
 from rich.table import Table
+from rich.text import Text
 
 from deployments.demo import Demo
 from deployments.doctor import doctor as examine
@@ -24,12 +29,26 @@ from deployments.intake.listener import listen
 from deployments.intake.receive import receiver
 from deployments.intake.syslog import DEFAULT_TEMPLATE, Template
 from deployments.scenarios import SCENARIOS, Profile
+from deployments.terminal import console, sentence, show_markdown
 from tasks.errors import ConfigurationError, RunbookError
 from tasks.tickets import ticket as one_ticket
 from tasks.tickets import tickets as all_tickets
 
-app = App(name="runbooks", help="Alarm remediation runbooks for MRS clusters.", version_flags=["--version"])
-console = Console()
+app = App(
+    name="runbooks",
+    help="Alarm remediation runbooks for MRS clusters.",
+    version=version("mrs-runbooks"),
+    suppress_keyboard_interrupt=False,
+    print_error=False,
+    exit_on_error=False,
+)
+
+Ended = TypeVar("Ended")
+NOISY = ("httpx", "stamina", "EventsWorker")  # they report what is no trouble, or what we report better
+
+Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65535))]
+Count = Annotated[int, Parameter(validator=Number(gte=1, lte=1000))]
+Speed = Annotated[float, Parameter(validator=Number(gt=0, lte=1000))]
 
 
 @app.command
@@ -39,7 +58,7 @@ def demo(
     profile: Profile = "assumed",
     fault: tuple[str, ...] = (),
     trouble: tuple[str, ...] = (),
-    speed: float = 60.0,
+    speed: Speed = 60.0,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
     keep: bool = False,
 ) -> int:
@@ -58,30 +77,30 @@ def demo(
     trouble
         HTTP trouble, "KIND METHOD PATH-GLOB [TIMES]", e.g. "503 GET */alarms 3" or "answer-lost POST */metadata".
     speed
-        How many times faster the pretend region's time runs.
+        How many times faster the pretend region's time runs, at most 1000.
     as_json
         One JSON object per scenario on standard output, the last line for one scenario; progress goes to stderr.
     keep
         Leave everything running at the end, for a look at the Prefect UI.
     """
     names = list(SCENARIOS) if scenario == "all" else [scenario]
-    progress = Console(stderr=True) if as_json else console
-    played = Demo(names, profile=profile, speed=speed, faults=fault, trouble=trouble, console=progress)
-    results = asyncio.run(played.play(keep=keep))
+    out = console(stderr=as_json)
+    played = Demo(names, profile=profile, speed=speed, faults=fault, trouble=trouble, console=out)
+    results = _run(played.play(keep=keep))
     if as_json:
         for result in results:
-            sys.stdout.write(json.dumps(result) + "\n")
+            sys.stdout.write(json.dumps(asdict(result)) + "\n")
     return 0 if all(played.expected(result) for result in results) else 1
 
 
 @app.command
 def emulator(
     *,
-    port: int = 8443,
-    clusters: int = 1,
-    hosts: int = 3,
-    meta_hosts: int | None = None,
-    speed: float = 1.0,
+    port: Port = 8443,
+    clusters: Count = 1,
+    hosts: Count = 3,
+    meta_hosts: Count | None = None,
+    speed: Speed = 1.0,
     profile: Profile = "assumed",
     syslog: str = "",
     syslog_protocol: Literal["udp", "tcp"] = "udp",
@@ -110,18 +129,16 @@ def emulator(
     region = Region(clusters=clusters, hosts=hosts, meta_hosts=meta_hosts, profile=profile, start=now)
 
     def ready(bound: int) -> None:
-        console.print(f"emulated region on http://127.0.0.1:{bound}, profile {profile}, speed {speed:g}x")
-        console.print(
-            f"routes: http://127.0.0.1:{bound}/emulator/routes   state: http://127.0.0.1:{bound}/emulator/state"
-        )
+        url = f"http://127.0.0.1:{bound}"
+        out = console()
+        out.print(f"emulated region on {url}, profile {profile}, speed {speed:g}x; Ctrl-C ends it")
+        out.print(f"routes: {url}/emulator/routes   state: {url}/emulator/state")
 
-    _until_interrupted(
-        serve(region, port=port, speed=speed, syslog=target, syslog_protocol=syslog_protocol, ready=ready)
-    )
+    _run(serve(region, port=port, speed=speed, syslog=target, syslog_protocol=syslog_protocol, ready=ready))
 
 
 @app.command
-def intake(*, host: str = "127.0.0.1", port: int = 5140, template: str = DEFAULT_TEMPLATE, zone: str = "UTC") -> None:
+def intake(*, host: str = "127.0.0.1", port: Port = 5140, template: str = DEFAULT_TEMPLATE, zone: str = "UTC") -> None:
     """Listen for the alarms MRS Manager sends as syslog (UDP and TCP) and start the runbook for each, until Ctrl-C.
 
     Parameters
@@ -132,20 +149,23 @@ def intake(*, host: str = "127.0.0.1", port: int = 5140, template: str = DEFAULT
         Manager's time zone, e.g. Europe/Berlin: its lines name none.
     """
     try:
-        on_line = receiver(Template(template), ZoneInfo(zone))
-    except (ValueError, ZoneInfoNotFoundError) as error:
-        raise ConfigurationError(f"--template or --zone: {error}") from error
-    counters = Counters()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+        format_ = Template(template)
+    except ValueError as error:
+        raise ConfigurationError(f"--template: {error}") from error
+    on_line, counters, out = receiver(format_, _time_zone(zone)), Counters(), console()
+    _prefect_is_known()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
 
     async def run() -> None:
         async with listen(host=host, port=port, protocols=["udp", "tcp"], on_line=on_line, counters=counters) as ports:
-            console.print(f"listening for syslog on {host}, " + ", ".join(f"{p} {n}" for p, n in ports.items()))
-            await asyncio.Event().wait()
+            where = ", ".join(f"{protocol} {number}" for protocol, number in ports.items())
+            out.print(f"listening for syslog on {host}, {where}; Ctrl-C ends it")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                out.print(", ".join(f"{name} {count}" for name, count in asdict(counters).items()))
 
-    _until_interrupted(run())
-    console.print(f"{counters}")
+    _run(run())
 
 
 @app.command
@@ -154,54 +174,79 @@ def doctor(cluster: str) -> int:
 
     Exit code 0 when all of them answered, 1 when one did not, 2 when the cluster's block cannot be used.
     """
-    return asyncio.run(examine(cluster, console))
+    _prefect_is_known()
+    return _run(examine(cluster, console()))
 
 
 @app.command
 def tickets(id_: Annotated[str, Parameter(name="ID")] = "", /) -> None:
     """List the tickets of this machine, or show one."""
+    out = console()
     if id_:
-        console.print(one_ticket(id_).body, markup=False, highlight=False)
+        show_markdown(out, one_ticket(id_).body)
         return
     found = all_tickets()
     if not found:
-        console.print("no tickets")
+        out.print("no tickets")
         return
     table = Table("ticket", "updated (UTC)", "title")
     for each in found:
-        table.add_row(each.id, f"{each.updated:%Y-%m-%d %H:%M:%S}", each.title)
-    console.print(table)
+        table.add_row(each.id, f"{each.updated:%Y-%m-%d %H:%M:%S}", Text(each.title))
+    out.print(table)
 
 
 def _list_faults() -> None:
     table = Table("fault", "what it does")
     for name, meaning in FAULTS.items():
         table.add_row(name, meaning)
-    console.print(table)
+    console().print(table)
+
+
+def _prefect_is_known() -> None:
+    if not PREFECT_API_URL.value():
+        example = "prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api"
+        raise ConfigurationError(f"PREFECT_API_URL is not set: say where the Prefect server is, e.g. {example}")
+
+
+def _time_zone(name: str) -> tzinfo:
+    try:
+        return ZoneInfo(name)
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        raise ConfigurationError(f"--zone {name!r}: no such time zone: write it like Europe/Berlin or UTC") from None
 
 
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
-    if not host or not port.isdigit():
+    if not (host and port.isdecimal() and int(port) <= 65535):
         raise ConfigurationError(f"--syslog {text!r}: write HOST:PORT")
-    return host, int(port)
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def _until_interrupted(run: Coroutine[Any, Any, None]) -> None:
+def _run(work: Coroutine[Any, Any, Ended]) -> Ended:
+    """Until it ends, or until the first Ctrl-C or SIGTERM; those that follow do not disturb what is being ended."""
+
+    async def interruptible() -> Ended:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        for sent in (signal.SIGINT, signal.SIGTERM):
+            if task and signal.getsignal(sent) != signal.SIG_IGN:  # as in the background of a script
+                loop.add_signal_handler(sent, lambda: task.cancelling() or task.cancel())
+        return await work
+
     try:
-        asyncio.run(run)
-    except KeyboardInterrupt:
-        console.print("stopped")
+        return asyncio.run(interruptible())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 def main() -> None:
-    """Run the command; every error of ours is one sentence on stderr and exit code 2."""
-    errors = Console(stderr=True)
+    """Run the command. What goes wrong is one sentence on stderr and exit code 2; Ctrl-C and SIGTERM: 130."""
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         sys.exit(app())
     except KeyboardInterrupt:
-        errors.print("stopped; what was started is ended again")
+        console(stderr=True).print("stopped; what was started is ended again")
         sys.exit(130)
-    except (RunbookError, OSError) as error:
-        errors.print(f"[red]error:[/] {error}", highlight=False)
+    except (CycloptsError, RunbookError, OSError, httpx.HTTPError) as error:
+        console(stderr=True).print("[red]error:[/]", Text(sentence(error)))
         sys.exit(2)

@@ -6,6 +6,7 @@ Everything is started for the demo, on loopback and on free ports, in a folder o
 import asyncio
 import json
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Sequence
@@ -13,7 +14,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
@@ -27,24 +27,26 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
+from deployments.emulated_blocks import cloud_block, cluster_block, manager_block
 from deployments.emulator.inventory import Cluster as EmulatedCluster
 from deployments.emulator.region import Region
 from deployments.emulator.serve import serve
 from deployments.intake.listener import listen
 from deployments.intake.receive import receive
 from deployments.intake.syslog import Template
-from deployments.processes import prefect_server, python_process
-from deployments.scenarios import SCENARIOS, Profile
-from tasks.blocks import Cloud, Cluster, Manager
+from deployments.processes import NO_PROXY, last_words, prefect_server, python_process
+from deployments.results import Change, Result, show
+from deployments.scenarios import SCENARIOS, Profile, break_cluster, give_an_agency, trouble_region
+from deployments.terminal import say
 from tasks.errors import ConfigurationError, StepFailed
 from tasks.tickets import tickets
 
 PREFECT_YAML = Path(__file__).with_name("prefect.yaml")
-AGENCY = "MRS_ECS_DEFAULT_AGENCY"
-ON_THE_FIRST_HOST = frozenset({"crashed", "wedged", "metadata-down"})
-GIVE_UP_AFTER = 600.0
+ALARM_WITHIN = 45 * 60.0  # seconds of the region's time; Meta polls every five minutes and raises after three
+END_WITHIN = 2 * 3600.0  # the same; and of our own time, for starting processes and for repeated reads:
+SLACK = 420.0
 
 
 @dataclass
@@ -80,7 +82,7 @@ class Demo:
         console: Console,
     ) -> None:
         if unknown := [name for name in names if name not in SCENARIOS]:
-            raise ConfigurationError(f"no scenario {unknown[0]!r}: use all, {', '.join(SCENARIOS)}")
+            raise ConfigurationError(f"--scenario {unknown[0]}: there is none: use all, {', '.join(SCENARIOS)}")
         self.profile, self.speed, self.console = profile, speed, console
         self.as_told = not faults and not trouble
         self.region = Region(clusters=len(names), hosts=3, meta_hosts=1, profile=profile, start=datetime.now(UTC))
@@ -88,41 +90,55 @@ class Demo:
         self._began = time.monotonic()
         self._ready = asyncio.Event()
         for part in self.parts:
+            give_an_agency(self.region, part.cluster)
             for fault in (*SCENARIOS[part.scenario].faults, *faults):
-                _break(self.region, part.cluster, fault)
+                break_cluster(self.region, part.cluster, fault)
         for rule in trouble:
-            _trouble(self.region, rule)
+            trouble_region(self.region, rule)
 
     def say(self, text: str) -> None:
-        """One line of progress, with the seconds since the start."""
-        self.console.print(f"[dim]{time.monotonic() - self._began:6.1f} s[/]  {text}", highlight=False)
+        """One paragraph of progress, with the seconds since the start. The text may hold rich's markup."""
+        say(self.console, f"{time.monotonic() - self._began:6.1f} s", text)
 
-    async def play(self, *, keep: bool) -> list[dict[str, Any]]:
+    async def play(self, *, keep: bool) -> list[Result]:
         """Start everything, follow the runs to their end, show and return the results."""
         async with AsyncExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mrs-runbooks-demo-")))
-            os.environ["RUNBOOKS_HOME"] = str(folder / "runbooks")
-            self.say("starting a Prefect server (SQLite); a fresh one takes some seconds")
+            os.environ.update(NO_PROXY, RUNBOOKS_HOME=str(folder / "runbooks"))
+            self.say("starting a Prefect server of its own (a fresh one takes about ten seconds)")
             api = await stack.enter_async_context(prefect_server(folder))
-            self.say(f"the Prefect server is up on {api.removesuffix('/api')}")
+            ui = api.removesuffix("/api")
+            self.say(f"the Prefect server and its UI are up on {ui}")
             stack.enter_context(temporary_settings({PREFECT_API_URL: api, PREFECT_HOME: folder / "prefect"}))
             client = await stack.enter_async_context(get_client())
             await self._start_region(stack, client)
             await self._deploy(stack, client, folder, api)
             self._ready.set()
-            self.say(f"waiting for Meta to miss its keys three times and raise the alarm (15 min at {self.speed:g}x)")
-            results = [await self._follow(client, part) for part in self.parts]
-            self._show(results, api.removesuffix("/api"))
+            self.say(
+                "waiting for the alarm: the Meta role raises it when its polls of every five minutes for keys failed "
+                f"three times (the region's time runs {self.speed:g} times faster)"
+            )
+            results = await asyncio.gather(*(self._follow(client, part) for part in self.parts))
+            show(self.console, results, tickets(), as_told=self.as_told)
             if keep:
-                self.say("KEEP: everything stays up for a look at the UI; Ctrl-C ends it")
-                await asyncio.Event().wait()
+                await self._kept(ui, results)
+            else:
+                self.console.print("\nTo look at the run in the Prefect UI, play it again with --keep (make: KEEP=1).")
             return results
+
+    async def _kept(self, ui: str, results: Sequence[Result]) -> None:
+        self.console.print("\nEverything stays up for a look at the Prefect UI; Ctrl-C ends it:")
+        for result in results:
+            self.console.print(f"{ui}/runs/flow-run/{result.flow_run_id}")
+        enough = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, enough.set)
+        await enough.wait()
 
     async def _start_region(self, stack: AsyncExitStack, client: PrefectClient) -> None:
         async def on_line(line: bytes, peer: str) -> None:
             await self._ready.wait()
             dispatched = await receive(client, line, peer, Template())
-            self.say(f"[bold]syslog[/] {dispatched.what}: {dispatched.why}")
+            self.say(f"[bold]syslog line {dispatched.what}[/]: {escape(dispatched.why)}")
             for part in self.parts:
                 if dispatched.flow_run and f"cluster:{part.cluster.name}" in dispatched.flow_run.tags:
                     part.run.put_nowait(dispatched.flow_run)
@@ -134,41 +150,18 @@ class Demo:
         )
         stack.push_async_callback(_ended, serving)
         url = f"http://127.0.0.1:{await ready.get()}"
-        broken = ", ".join(f"{part.cluster.name} ({part.scenario})" for part in self.parts)
-        self.say(f"the emulated region is on {url}, profile {self.profile}; broken: {broken}")
+        self.say(f"the emulated region (cloud and Managers, profile {self.profile}) is up on {url}")
+        for part in self.parts:
+            self.say(f"[cyan]{part.cluster.name}[/] is broken: {part.scenario}")
         await self._save_blocks(url)
 
     async def _save_blocks(self, url: str) -> None:
-        region = self.region
-        cloud = Cloud(
-            project_id=region.project_id,
-            domain_id=region.domain_id,
-            mrs_url=url,
-            ecs_url=url,
-            iam_url=url,
-            access_key=region.access_key,
-            secret_key=region.secret_key,
-        )
+        cloud = cloud_block(self.region, url)
         await cloud.save("emulated-region")
         for cluster in (part.cluster for part in self.parts):
-            manager = Manager(
-                url=f"{url}/managers/{cluster.id}/web/api/v2",
-                user=cluster.manager_user,
-                password=cluster.manager_password,
-                cluster_number=cluster.manager_id,
-            )
+            manager = manager_block(cluster, url)
             await manager.save(cluster.name)
-            block = Cluster(
-                cluster_id=cluster.id,
-                source=cluster.name,
-                manager=manager,
-                cloud=cloud,
-                mode="auto",
-                agency=AGENCY,
-                on_unbound="rebind",
-                speed=self.speed,
-            )
-            await block.save(cluster.name)
+            await cluster_block(cluster, manager, cloud, speed=self.speed).save(cluster.name)
 
     async def _deploy(self, stack: AsyncExitStack, client: PrefectClient, folder: Path, api: str) -> None:
         self.say("deploying deployments/prefect.yaml and starting a worker")
@@ -178,104 +171,59 @@ class Demo:
         deploy = ("-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(PREFECT_YAML))
         async with python_process(deploy, folder, "deploy", api) as deploying:
             if await deploying.wait():
-                raise StepFailed(f"prefect deploy failed:\n{(folder / 'deploy.log').read_text()[-800:]}")
+                raise StepFailed(f"prefect deploy failed: {last_words(folder, 'deploy')}")
 
-    async def _follow(self, client: PrefectClient, part: Part) -> dict[str, Any]:
+    async def _follow(self, client: PrefectClient, part: Part) -> Result:
+        run = None
         try:
-            async with asyncio.timeout(GIVE_UP_AFTER):
-                run = await self._finished(client, part, await part.run.get())
+            async with asyncio.timeout(ALARM_WITHIN / self.speed + SLACK):
+                run = await part.run.get()
+            async with asyncio.timeout(END_WITHIN / self.speed + SLACK):
+                return await self._result(client, part, await self._finished(client, part, run))
         except TimeoutError:
-            raise StepFailed(f"scenario {part.scenario}: no run, or no end of it, within {GIVE_UP_AFTER:g} s") from None
-        return await self._result(client, part, run)
+            what = f"{run.name} did not end" if run else "no alarm started a run"
+            raise StepFailed(f"scenario {part.scenario} on {part.cluster.name}: {what} in time") from None
 
     async def _finished(self, client: PrefectClient, part: Part, run: FlowRun) -> FlowRun:
-        while True:
+        while not (run.state and run.state.is_final()):
+            await asyncio.sleep(0.3 * len(self.parts))
             run = await client.read_flow_run(run.id)
-            for log in (await client.read_logs(_logs_of(run), limit=200, offset=part.shown)) or ():
-                part.shown += 1
-                if log.message.startswith("step "):
-                    self.say(f"[cyan]{part.cluster.name}[/] {log.message}")
-            if run.state and run.state.is_final():
-                self.say(f"[cyan]{part.cluster.name}[/] [bold]{run.state.name}[/]: {run.state.message}")
-                return run
-            await asyncio.sleep(0.3)
+            await self._tell(client, part, run)
+        await asyncio.sleep(1)  # a run's last lines come after its state
+        await self._tell(client, part, run)
+        name, words = run.state.name or "", run.state.message or ""
+        told = words if words.startswith(name) else f"{name}: {words}"
+        self.say(f"[cyan]{part.cluster.name}[/] [bold]{escape(told)}[/]")
+        return run
 
-    async def _result(self, client: PrefectClient, part: Part, run: FlowRun) -> dict[str, Any]:
+    async def _tell(self, client: PrefectClient, part: Part, run: FlowRun) -> None:
+        mine = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
+        for log in await client.read_logs(mine, limit=200, offset=part.shown):
+            part.shown += 1
+            if log.message.startswith("step "):
+                self.say(f"[cyan]{part.cluster.name}[/] {escape(log.message)}")
+
+    async def _result(self, client: PrefectClient, part: Part, run: FlowRun) -> Result:
         mine = ArtifactFilter(
             flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]), type=ArtifactFilterType(any_=["table"])
         )
         artifacts = await client.read_artifacts(artifact_filter=mine)
         rows = json.loads(str(artifacts[0].data)) if artifacts else []
+        changes = (Change(entry.action, entry.target) for entry in self.region.log if entry.cluster == part.cluster.id)
         about = f"{part.cluster.name}/12110/"
-        return {
-            "scenario": part.scenario,
-            "profile": self.profile,
-            "outcome": run.state.name if run.state else None,
-            "traces": {row["host"]: row["trace"] for row in rows},
-            "mutations": [
-                {"action": entry.action, "target": entry.target}
-                for entry in self.region.log
-                if entry.cluster == part.cluster.id
-            ],
-            "ticket": next((ticket.id for ticket in tickets() if ticket.correlation.startswith(about)), None),
-            "flow_run_id": str(run.id),
-        }
+        return Result(
+            scenario=part.scenario,
+            profile=self.profile,
+            outcome=(run.state and run.state.name) or "",
+            traces={row["host"]: row["trace"] for row in rows},
+            mutations=tuple(changes),
+            ticket=next((ticket.id for ticket in tickets() if ticket.correlation.startswith(about)), None),
+            flow_run_id=str(run.id),
+        )
 
-    def expected(self, result: dict[str, Any]) -> bool:
+    def expected(self, result: Result) -> bool:
         """Whether a scenario ended as it must. With more faults or trouble only that it ended with a word."""
-        trace = SCENARIOS[result["scenario"]].trace(self.profile)
-        if not self.as_told:
-            return result["outcome"] is not None
-        return result["outcome"] == trace.split()[-1] and list(result["traces"].values()) == [trace]
-
-    def _show(self, results: Sequence[dict[str, Any]], ui: str) -> None:
-        table = Table(title=f"What happened (profile {self.profile})", show_lines=True)
-        for heading in ("scenario", "outcome", "trace per host", "what was changed", "ticket", "as expected"):
-            table.add_column(heading, overflow="fold")
-        for result in results:
-            table.add_row(
-                result["scenario"],
-                result["outcome"],
-                "\n".join(f"{host}: {trace}" for host, trace in result["traces"].items()),
-                "\n".join(f"{m['action']} {m['target']}" for m in result["mutations"]) or "nothing",
-                result["ticket"] or "none",
-                "yes" if self.expected(result) else "[red]no[/]",
-            )
-        self.console.print(table)
-        for ticket in (ticket for ticket in tickets() if len(results) == 1):
-            self.console.print(f"\nTicket {ticket.id}:\n{ticket.body}", markup=False, highlight=False)
-        run = results[0]["flow_run_id"]
-        self.console.print(
-            f"In the Prefect UI (run the demo with KEEP=1 to look): {ui}/runs/flow-run/{run}", highlight=False
-        )
-
-
-def _break(region: Region, cluster: EmulatedCluster, fault: str) -> None:
-    name, _, host = fault.partition("@")
-    where = host or (next(iter(cluster.hosts)) if name in ON_THE_FIRST_HOST else None)
-    try:
-        region.set_fault(name, cluster=cluster, host=where)
-    except LookupError:
-        raise ConfigurationError(f"--fault {fault}: no host {host!r}: use one of {', '.join(cluster.hosts)}") from None
-    except ValueError as error:
-        raise ConfigurationError(f"--fault {fault}: {error}") from error
-
-
-def _trouble(region: Region, rule: str) -> None:
-    kind, *rest = rule.split()
-    if len(rest) not in (2, 3) or not (rest[2:] or ["1"])[0].isdigit():
-        raise ConfigurationError(
-            f"--trouble {rule!r}: write 'KIND METHOD PATH-GLOB [TIMES]', e.g. '503 GET */alarms 3'"
-        )
-    status = {"status": int(kind)} if kind.isdigit() else {}
-    try:
-        region.trouble.add(rest[0], rest[1], "status" if status else kind, int((rest[2:] or ["1"])[0]), **status)
-    except ValueError as error:
-        raise ConfigurationError(f"--trouble {rule!r}: {error}") from error
-
-
-def _logs_of(run: FlowRun) -> LogFilter:
-    return LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
+        return result.as_expected(as_told=self.as_told)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -5,13 +5,17 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
 
 from tasks.errors import StepFailed
+
+NO_PROXY = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+HEALTHY_WITHIN = 120.0
 
 
 @asynccontextmanager
@@ -20,14 +24,19 @@ async def python_process(
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """`python ARGUMENTS` in a process group of its own, which is ended, children and all, with the block.
 
+    None of the caller's Prefect settings reach it, least of all the address of a real database.
+
     Args:
-        folder: its PREFECT_HOME is `folder/prefect`, its output goes to `folder/NAME.log`.
+        folder: its PREFECT_HOME is `folder/prefect`, its output goes to `folder/NAME.log`, temporary files to `folder`.
         api: the Prefect server it talks to.
     """
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
+        **NO_PROXY,
+        "TMPDIR": str(folder),
         "PREFECT_API_URL": api,
         "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / 'prefect' / 'prefect.db'}",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_WORKER_QUERY_SECONDS": "1",
@@ -41,8 +50,7 @@ async def python_process(
         yield process
     finally:
         if process.returncode is None:
-            process.terminate()
-            await asyncio.wait([asyncio.create_task(process.wait())], timeout=10)
+            _kill_tree(process.pid)
         _kill_group(process.pid)
         await process.wait()
 
@@ -52,18 +60,30 @@ async def prefect_server(folder: Path) -> AsyncIterator[str]:
     """A Prefect server on a free port of loopback, with SQLite in `folder/prefect`; yields its API URL once healthy.
 
     Raises:
-        StepFailed: it ended before it was ready; carries its last words.
+        StepFailed: it ended before it was ready, or is not ready in time; carries its last words.
     """
     port = free_port()
     api = f"http://127.0.0.1:{port}/api"
     command = ("-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
-    async with python_process(command, folder, "server", api) as server, httpx.AsyncClient() as http:
+    until = time.monotonic() + HEALTHY_WITHIN
+    async with (
+        python_process(command, folder, "server", api) as server,
+        httpx.AsyncClient(trust_env=False, timeout=HEALTHY_WITHIN) as http,
+    ):
         while not await _healthy(http, f"{api}/health"):
             if server.returncode is not None:
-                last = (folder / "server.log").read_text()[-800:]
-                raise StepFailed(f"the Prefect server ended before it was ready; its last words:\n{last}")
+                raise StepFailed(f"the Prefect server ended before it was ready: {last_words(folder, 'server')}")
+            if time.monotonic() > until:
+                words = last_words(folder, "server")
+                raise StepFailed(f"the Prefect server was not ready within {HEALTHY_WITHIN:g} s: {words}")
             await asyncio.sleep(0.3)
         yield api
+
+
+def last_words(folder: Path, name: str) -> str:
+    """The last line that a process of this folder wrote."""
+    lines = (folder / f"{name}.log").read_text(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing")
 
 
 def free_port() -> int:
@@ -80,8 +100,21 @@ async def _healthy(http: httpx.AsyncClient, url: str) -> bool:
         return False
 
 
+def _kill_tree(process: int) -> None:
+    """Kill a process and what it started, groups and all: a worker's flow runs are in groups of their own.
+
+    Without grace, for nothing here is to be kept: a worker that is asked waits for its runs.
+    """
+    with suppress(ProcessLookupError):
+        os.kill(process, signal.SIGSTOP)  # it starts nothing more
+    for children in Path(f"/proc/{process}/task").glob("*/children"):  # Linux; elsewhere a flow run ends by itself
+        for child in children.read_text().split():
+            _kill_tree(int(child))
+    with suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
+    _kill_group(process)
+
+
 def _kill_group(group: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        return

@@ -13,15 +13,14 @@ import pytest
 import stamina
 from prefect import tags
 
+from deployments.emulated_blocks import cloud_block, cluster_block, manager_block
 from deployments.emulator.inventory import Cluster as EmulatedCluster
 from deployments.emulator.region import Region
 from flows.alm_12110 import alm_12110
 from tasks import waits
-from tasks.blocks import Cloud, Cluster, Manager
 from tasks.tickets import Ticket, tickets
 from tests.conftest import serving
 
-AGENCY = "MRS_ECS_DEFAULT_AGENCY"
 ON_ONE_HOST = ("crashed", "wedged", "metadata-down", "restart-clears-only")
 _numbers = itertools.count(1)
 
@@ -130,7 +129,10 @@ def world(prefect_server: str) -> Worlds:
         clock = EmulatedClock(region)
         async with serving(region) as url:
             name = f"cluster-{next(_numbers)}"
-            await _block(region, cluster, url, block or {}).save(name)
+            settings = dict(block or {})
+            password = settings.pop("password", cluster.manager_password)
+            manager = manager_block(cluster, url, password=password)
+            await cluster_block(cluster, manager, cloud_block(region, url), **settings).save(name)
             token = waits.clock.set(clock)
             try:
                 yield World(region, cluster, name, clock)
@@ -138,19 +140,3 @@ def world(prefect_server: str) -> Worlds:
                 waits.clock.reset(token)
 
     return make
-
-
-def _block(region: Region, cluster: EmulatedCluster, url: str, settings: dict[str, Any]) -> Cluster:
-    password = settings.pop("password", cluster.manager_password)
-    manager = Manager(url=f"{url}/managers/{cluster.id}/web/api/v2", user=cluster.manager_user, password=password)
-    cloud = Cloud(
-        project_id=region.project_id,
-        domain_id=region.domain_id,
-        mrs_url=url,
-        ecs_url=url,
-        iam_url=url,
-        access_key=region.access_key,
-        secret_key=region.secret_key,
-    )
-    rights = {"mode": "auto", "agency": AGENCY, "on_unbound": "rebind", **settings}
-    return Cluster(cluster_id=cluster.id, source=cluster.name, manager=manager, cloud=cloud, **rights)
