@@ -7,7 +7,7 @@ from deployments.emulator.region import Region
 from tasks.blocks import Cloud, Cluster, Manager
 
 
-def cloud_block(region: Region, url: str, **settings: Any) -> Cloud:
+def cloud_block(region: Region, url: str, /, **settings: Any) -> Cloud:
     """The region's cloud, served at this address; settings replace what is derived."""
     derived = {
         "project_id": region.project_id,
@@ -21,7 +21,7 @@ def cloud_block(region: Region, url: str, **settings: Any) -> Cloud:
     return Cloud(**{**derived, **settings})
 
 
-def manager_block(cluster: EmulatedCluster, url: str, **settings: Any) -> Manager:
+def manager_block(cluster: EmulatedCluster, url: str, /, **settings: Any) -> Manager:
     """The Manager of one of its clusters."""
     derived = {
         "url": f"{url}/managers/{cluster.id}/web/api/v2",
@@ -32,7 +32,7 @@ def manager_block(cluster: EmulatedCluster, url: str, **settings: Any) -> Manage
     return Manager(**{**derived, **settings})
 
 
-def cluster_block(cluster: EmulatedCluster, manager: Manager, cloud: Cloud, **settings: Any) -> Cluster:
+def cluster_block(cluster: EmulatedCluster, manager: Manager, cloud: Cloud, /, **settings: Any) -> Cluster:
     """One of its clusters, in mode `auto` and to be bound again to the agency it had."""
     derived = {
         "cluster_id": cluster.id,

@@ -7,10 +7,10 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from flows.episode import reported_host, run_episode
+from flows.episode import reported_host, run_episode, run_id
 from flows.escalation import escalate, ticket_for_a_failure
 from tasks.agencies import agency_is_bound, bind_agency
-from tasks.alarms import alarms_clear, find_alarms
+from tasks.alarms import alarms_clear, cleared_meanwhile, find_alarms
 from tasks.evidence import Page
 from tasks.instances import instances_are_normal, restart_instances
 from tasks.models import Alarm, Case, Outcome
@@ -26,8 +26,9 @@ PAGE = Page(
         "Masking).",
         "2": "On Manager, Cluster > Services > Meta > Instance: see whether the instance of this host is normal; if it "
         "was stopped on purpose, ask who did it.",
-        "3": "On Manager, Cluster > Services > Meta > Instance: select the instance of this host, More > Restart "
-        "Instance, wait ten minutes and see whether the alarm is cleared.",
+        "3": "On Manager, first see whether a restart of this host's Meta instance has run already; if not, Cluster > "
+        "Services > Meta > Instance: select the instance of this host, More > Restart Instance, wait ten minutes and "
+        "see whether the alarm is cleared.",
         "5": "On the MRS console, Clusters > Active Clusters > this cluster, O&M management: see whether an agency is "
         "bound, and on each node's ECS page which one.",
         "6": "On the MRS console, Clusters > Active Clusters > this cluster, O&M management: Manage Agency, bind the "
@@ -44,6 +45,8 @@ PAGE = Page(
     flow_run_name="ALM-12110 {cluster}",
     on_failure=[ticket_for_a_failure],
     on_crashed=[ticket_for_a_failure],
+    on_cancellation=[ticket_for_a_failure],
+    retries=0,
 )
 async def alm_12110(
     cluster: Annotated[str, Field(json_schema_extra={"position": 0})],
@@ -66,6 +69,7 @@ async def alm_12110(
         alarm_id=PAGE.alarm_id,
         host=host.strip(),
         reported_host=reported_host(),
+        run=run_id(),
         dry_run=dry_run,
         comment=comment,
     )
@@ -78,7 +82,7 @@ async def procedure(case: Case, trail: Trail) -> None:
     normal, abnormal = trail.answered("2", await instances_are_normal(case, alarms), alarms)  # 2
     await rebind(case, trail, normal)  # 2 yes: these do not wait for another host's restart
     if abnormal:
-        restarted = trail.acted("3", await restart_instances(case, abnormal), abnormal)  # 3
+        restarted = await trail.follow("3", restart_instances(case, abnormal), abnormal)  # 3
         answers = await alarms_clear(case, restarted, step="3", done_at=trail.done_at)
         cleared, active = trail.answered("3", answers, restarted)
         trail.end(cleared, Outcome.END, step="3")
@@ -91,8 +95,9 @@ async def rebind(case: Case, trail: Trail, alarms: Sequence[Alarm]) -> None:
         return
     trail.reached("4", alarms)  # 4
     bound, unbound = trail.answered("5", [await agency_is_bound(case, rebound="6" in trail.done_at)], alarms)  # 5
+    unbound = trail.remaining("5", await cleared_meanwhile(case, unbound), unbound)
     if unbound:
-        rebound = trail.acted("6", await bind_agency(case, unbound), unbound)  # 6
+        rebound = await trail.follow("6", bind_agency(case, unbound), unbound)  # 6
         answers = await alarms_clear(case, rebound, step="6", done_at=trail.done_at)
         cleared, active = trail.answered("6", answers, rebound)
         trail.end(cleared, Outcome.END, step="6")

@@ -8,10 +8,10 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows.escalation import ticket_for
+from flows.escalation import ticket_for, watch
 from tasks.claims import claimed
 from tasks.connections import connected
-from tasks.errors import CannotTell, ConfigurationError, RunbookError
+from tasks.errors import CannotTell, ConfigurationError, RemoteError, RunbookError
 from tasks.evidence import Page, publish, report
 from tasks.models import Case, Outcome
 from tasks.trail import Trail
@@ -22,18 +22,20 @@ Procedure = Callable[[Case, Trail], Awaitable[None]]
 async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any]:
     """Carry out the procedure; the returned state is named after the outcome and its message holds the traces.
 
-    Errors of ours end the run in a ticket; a wrong block or parameter fails it before anything was looked at.
+    Errors of ours end the run in a ticket; a block that cannot be used fails it before anything was looked at.
+    Whatever else breaks it off, `ticket_for_a_failure` files what the trail holds by then.
     """
     trail = Trail(case)
     link = flow_run.ui_url or ""
+    watch(case.run, trail, page)
     try:
-        with claimed(case, link or str(flow_run.id)) as holder:
-            if holder:
-                trail.stop(Outcome.JOINED, f"this cluster is being worked on by {holder}")
-            else:
-                async with connected(case):
+        async with connected(case) as connection:
+            with claimed(case, link or case.run, cluster_id=connection.cluster.cluster_id) as holder:
+                if holder:
+                    trail.stop(Outcome.JOINED, f"this cluster is being worked on by {holder}")
+                else:
                     await _carried_out(case, trail, procedure)
-            ticket = await ticket_for(trail, page)
+                ticket = await ticket_for(trail, page)
     except ConfigurationError as error:
         return Failed(message=str(error))
     await publish(trail, report(trail, page, link))
@@ -47,6 +49,11 @@ async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any
     return Completed(name=trail.outcome, message=message)
 
 
+def run_id() -> str:
+    """This flow run's id."""
+    return str(flow_run.id or "")
+
+
 def reported_host() -> str:
     """The host that the alarm source named: the intake tags the run `host:NAME`. Empty for a run of a person."""
     return next((tag.removeprefix("host:") for tag in flow_run.tags or () if tag.startswith("host:")), "")
@@ -55,9 +62,7 @@ def reported_host() -> str:
 async def _carried_out(case: Case, trail: Trail, procedure: Procedure) -> None:
     try:
         await procedure(case, trail)
-    except ConfigurationError:
-        raise
-    except CannotTell as error:
+    except (CannotTell, RemoteError) as error:  # a step that changes something ends its own; this was a question
         trail.stop(Outcome.CANNOT_TELL, str(error))
     except RunbookError as error:
         trail.stop(Outcome.ERROR, str(error))

@@ -19,10 +19,7 @@ async def escalate(case: Case, trail: Trail, page: Page, alarms: Sequence[Alarm]
 
     A host whose alarm was cleared meanwhile needs nobody.
     """
-    answers = await cleared_meanwhile(case, alarms)
-    gone = {answer.host for answer in answers}
-    trail.answered("7", answers, [alarm for alarm in alarms if alarm.host in gone])
-    left = [alarm for alarm in alarms if alarm.host not in gone]
+    left = trail.remaining("7", await cleared_meanwhile(case, alarms), alarms)
     if left:
         trail.reached("7", left)
         trail.end(left, Outcome.DRY_RUN if case.dry_run else Outcome.ESCALATE, step="7")
@@ -33,20 +30,40 @@ async def ticket_for(trail: Trail, page: Page) -> Ticket | None:
     """The run's ticket, filed or brought up to date; None where nobody is needed, or in a dry run."""
     if trail.case.dry_run or not trail.needs_a_person:
         return None
-    title = f"ALM-{page.alarm_id} {trail.case.cluster}: {trail.outcome}"
-    return await file_ticket(trail.subject, title, report(trail, page, link=this_run.ui_url or ""))
+    text = report(trail, page, link=this_run.ui_url or "")
+    return await file_ticket(trail.subject, _title(trail, page), text, trail.case.run)
+
+
+def _title(trail: Trail, page: Page) -> str:
+    return f"ALM-{page.alarm_id} {trail.case.cluster}: {trail.outcome}"
+
+
+_watched: dict[str, tuple[Trail, Page]] = {}
+
+
+def watch(run: str, trail: Trail, page: Page) -> None:
+    """Keep a run's trail at hand in this process, in case the run breaks off."""
+    _watched[run] = (trail, page)
 
 
 def ticket_for_a_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """A hook: a run that broke off, for whatever reason, also ends in a ticket. A dry run only fails."""
-    parameters = flow_run.parameters
+    """A hook: a run that broke off or was cancelled also ends in a ticket, the run's own. A dry run only fails.
+
+    A cancelled or killed run leaves its process no time: then the hook runs in another and knows only its parameters.
+    """
+    parameters, run = flow_run.parameters, str(flow_run.id)
+    trail, page = _watched.pop(run, (None, None))
     if parameters.get("dry_run", True) or state.name == Outcome.ERROR:  # ERROR has its ticket, with the evidence
+        return
+    what = f"{state.name}: {state.message}"
+    if trail and page:
+        trail.stop(Outcome.CANCELLED if state.is_cancelled() else Outcome.ERROR, what)
+        store(trail.subject, _title(trail, page), report(trail, page, link=""), run)
         return
     cluster = parameters.get("cluster", "an unnamed cluster")
     body = (
-        f"# {flow.name} on {cluster} broke off\n\n{state.name}: {state.message}\n\n"
-        f"What it had seen and done by then is in the log of flow run {flow_run.name} ({flow_run.id}). Restarts or "
-        "binds that it began may have happened: look at Manager's and the console's operation logs before you repeat "
-        "them.\n"
+        f"# {flow.name} on {cluster} broke off\n\n{what}\n\n"
+        f"What it had seen and done by then is in the log of flow run {flow_run.name} ({run}). Restarts or binds that "
+        "it began may have happened: look at Manager's and the console's operation logs before you repeat them.\n"
     )
-    store(f"{cluster}/{flow.name}/{flow_run.id}", f"{flow.name} {cluster}: broke off ({state.name})", body)
+    store(f"{cluster}/{flow.name}/run/{run}", f"{flow.name} {cluster}: broke off ({state.name})", body, run)

@@ -1,20 +1,22 @@
 """The cluster's agency: is one bound, and binding it. Steps 4, 5 and 6 of the page."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import waits
+from tasks.blocks import Cluster
 from tasks.connections import Connection, connected
-from tasks.errors import DryRun, OutcomeUnknown, Refused, RemoteError, ServerTrouble, StepFailed, Unreachable
+from tasks.errors import DryRun, OutcomeUnknown, Refused, RemoteError, ServerTrouble, StepFailed, Throttled, Unreachable
 from tasks.gates import may_change
 from tasks.models import Alarm, Answer, Case, ClusterRecord, Deed, Node, Outcome
 from tasks.retrying import DELAYS, RETRIES, may_pass
 
 ECS_TRUST_DOMAIN = "op_svc_ecs"
 NODES_AT_ONCE = 8
+THROTTLED_TRIES = 5
 READ_BACK_EVERY, READ_BACK_TAKES = 5.0, 120.0  # seconds of the cluster's time
 UPDATE_TAKES = 600.0
 
@@ -105,30 +107,33 @@ async def _unusable(connection: Connection, name: str) -> str:
     return ""
 
 
-async def bind_agency(case: Case, alarms: Sequence[Alarm]) -> list[Deed]:
-    """Bind every node of the cluster to the agency its block names, node by node, each read back.
+async def bind_agency(case: Case, alarms: Sequence[Alarm]) -> AsyncIterator[Deed]:
+    """Bind every node of the cluster to the agency its block names, node by node, each read back and said when done.
 
     Nothing is written over: a node that names another agency stops the step. It ends when MRS reports no update.
 
     Source: ALM-12110, step 6 (Manage Agency); done through POST cloudservers/{id}/metadata of every node.
     """
-    deeds: list[Deed] = []
+    bound_: list[str] = []
     try:
         nodes = await nodes_to_bind(case, alarms)
         if isinstance(nodes, Deed):
-            return [nodes]
+            yield nodes
+            return
         for node in nodes:
-            deeds.append(await bind_node(case, node))
-        if all(deed.ended is None for deed in deeds):
-            deeds.append(await agency_update_ended(case))
+            deed = await bind_node(case, node, alarms)
+            bound_ += [node.host] if deed.ended is None else []
+            yield deed
+            if deed.ended and deed.ended is not Outcome.DRY_RUN:
+                return
+        if bound_:
+            yield await agency_update_ended(case)
     except (RemoteError, StepFailed) as error:
-        done = ", ".join(deed.host for deed in deeds) or "none"
-        why = f"binding stopped ({error}); nodes bound before that: {done}"
-        deeds.append(Deed(host="", did=why, at=waits.now(), ended=Outcome.ERROR))
-    return deeds
+        why = f"binding stopped ({error}); nodes bound before that: {', '.join(bound_) or 'none'}"
+        yield Deed(host="", did=why, at=waits.now(), ended=Outcome.ERROR)
 
 
-@task(task_run_name="6 may {case.cluster} be bound?", cache_policy=NO_CACHE)
+@task(task_run_name="6 may {case.cluster} be bound?", retries=0, cache_policy=NO_CACHE)
 async def nodes_to_bind(case: Case, alarms: Sequence[Alarm]) -> tuple[Node, ...] | Deed:
     """The nodes to bind, once everything that speaks against it has been looked at; else what speaks against it:
 
@@ -142,16 +147,12 @@ async def nodes_to_bind(case: Case, alarms: Sequence[Alarm]) -> tuple[Node, ...]
 
 
 async def _unbound_nodes(case: Case, connection: Connection, alarms: Sequence[Alarm]) -> tuple[Node, ...]:
-    cluster = connection.cluster
-    if cluster.on_unbound != "rebind" or not cluster.agency:
-        why = "it may have been removed on purpose" if cluster.on_unbound != "rebind" else "which agency is not said"
-        raise Refused(f"the cluster's block does not tell to rebind (on_unbound, agency): {why}")
+    cluster = await _may_bind(case, connection, alarms)
     try:
         if unusable := await _unusable(connection, cluster.agency):
             raise Refused(unusable)
     except RemoteError as error:
         raise Refused(f"IAM does not say whether agency {cluster.agency!r} is usable: {error}") from error
-    await may_change(case, connection, alarms)
     record = await connection.mrs.cluster(cluster.cluster_id)
     nodes = await connection.mrs.nodes(cluster.cluster_id)
     verdict, words = bound(record, await _agencies(connection, nodes))
@@ -160,43 +161,69 @@ async def _unbound_nodes(case: Case, connection: Connection, alarms: Sequence[Al
     return nodes
 
 
-@task(task_run_name="6 bind {node.host}", cache_policy=NO_CACHE)
-async def bind_node(case: Case, node: Node) -> Deed:
-    """Bind one node, unless it is bound already, and read it back.
+async def _may_bind(case: Case, connection: Connection, alarms: Sequence[Alarm]) -> Cluster:
+    """The gates of every change, and that the cluster's block, as it is now, tells to bind."""
+    cluster = await may_change(case, connection, alarms)
+    if cluster.on_unbound != "rebind" or not cluster.agency:
+        why = "on_unbound is 'escalate'" if cluster.on_unbound != "rebind" else "agency is empty"
+        raise Refused(f"the cluster's block does not tell to rebind ({why}): the agency may be gone on purpose")
+    return cluster
+
+
+@task(task_run_name="6 bind {node.host}", retries=0, cache_policy=NO_CACHE)
+async def bind_node(case: Case, node: Node, alarms: Sequence[Alarm]) -> Deed:
+    """Bind one node, unless it is bound already, and read it back. The gates are asked again for every node.
 
     Raises:
         StepFailed: it names another agency meanwhile, or the new one cannot be read back.
-        RemoteError: ECS refused it or cannot be reached.
+        RemoteError: ECS refused it or cannot be reached: it is not bound.
 
     Source: ECS "Updating ECS Metadata", POST /v1/{project_id}/cloudservers/{server_id}/metadata.
     """
     async with connected(case) as connection:
-        ecs, cluster = connection.ecs, connection.cluster
+        try:
+            return await _bind(case, connection, node, alarms)
+        except Refused as error:
+            return Deed(host=node.host, did=f"not bound: {error}", at=waits.now(), ended=error.outcome)
+        except DryRun as error:
+            # As in a restart: a client that is dry although the run is not belongs to a cluster in `observe`.
+            ended = Outcome.DRY_RUN if case.dry_run else Outcome.REFUSED
+            return Deed(host=node.host, did=str(error), at=waits.now(), ended=ended)
+
+
+async def _bind(case: Case, connection: Connection, node: Node, alarms: Sequence[Alarm]) -> Deed:
+    ecs, lost = connection.ecs, ""
+    for tries_left in reversed(range(THROTTLED_TRIES)):
+        cluster = await _may_bind(case, connection, alarms)
         now = await ecs.agency(node.server_id)
         if now == cluster.agency:
             return Deed(host=node.host, did=f"is bound to {now} already", at=waits.now())
         if now:
             raise StepFailed(f"{node.host} names another agency now, {now!r}, which is never written over")
-        lost = ""
         try:
             await ecs.set_agency(node.server_id, cluster.agency, would=f"bind {node.host} to agency {cluster.agency}")
-        except DryRun as error:
-            return Deed(host=node.host, did=str(error), at=waits.now(), ended=Outcome.DRY_RUN)
+            break
         except OutcomeUnknown as error:
             lost = f" (the answer was lost: {error.why})"
-        until = waits.later(READ_BACK_TAKES, since=waits.now(), speed=cluster.speed)
-        seen = ""
-        async for _ in waits.looks(until, every=READ_BACK_EVERY, speed=cluster.speed):
-            try:
-                seen = await ecs.agency(node.server_id)
-            except (Unreachable, ServerTrouble) as error:
-                seen = str(error)
-            if seen == cluster.agency:
-                return Deed(host=node.host, did=f"bound to {seen}, read back{lost}", at=waits.now(), changed=True)
-        raise StepFailed(f"{node.host} was told to use {cluster.agency}{lost}; its metadata says {seen or 'none'!r}")
+            break
+        except (Throttled, Unreachable) as error:  # it is certain that nothing was done
+            if not tries_left:
+                raise
+            asked = error.retry_after if isinstance(error, Throttled) else None
+            await waits.pause(asked or READ_BACK_EVERY)
+    until = waits.later(READ_BACK_TAKES, since=waits.now(), speed=cluster.speed)
+    seen = ""
+    async for _ in waits.looks(until, every=READ_BACK_EVERY, speed=cluster.speed):
+        try:
+            seen = await ecs.agency(node.server_id)
+        except RemoteError as error:
+            seen = str(error)
+        if seen == cluster.agency:
+            return Deed(host=node.host, did=f"bound to {seen}, read back{lost}", at=waits.now(), changed=True)
+    raise StepFailed(f"{node.host} was told to use {cluster.agency}{lost}; its metadata says {seen or 'none'!r}")
 
 
-@task(task_run_name="6 wait for the agency update of {case.cluster}", cache_policy=NO_CACHE)
+@task(task_run_name="6 wait for the agency update of {case.cluster}", retries=0, cache_policy=NO_CACHE)
 async def agency_update_ended(case: Case) -> Deed:
     """Wait until MRS reports no agency update in progress.
 

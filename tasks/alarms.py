@@ -27,47 +27,70 @@ WHILE_UNREACHABLE = 900.0  # an OMS switchover takes minutes: look that much lon
 async def find_alarms(case: Case) -> tuple[Alarm, ...]:
     """All active occurrences of the case's alarm on its cluster, one per host, the newest; may be empty.
 
-    Where Manager offers no alarm route, the host that the alarm source reported is taken, marked `reported`.
+    Where Manager offers no alarm route, the host that the alarm source reported is taken, marked `reported`. Where it
+    does, and the host the run is about has no active alarm, its last one is among them, as it was cleared.
 
     Raises:
-        CannotTell: no route and no reported host; or none listed while the alarm is masked.
+        CannotTell: no route and no reported host; not listed at all; or none listed while the alarm is masked.
         ConfigurationError: the case is about a host that Manager does not know.
 
     Source: ALM-12110, step 1 (O&M > Alarm > Alarms).
     """
     async with connected(case) as connection:
         manager = connection.manager
+        about = case.host or case.reported_host
         try:
             rows = await manager.alarms(case.alarm_id)
         except NotOffered as error:
-            if host := case.host or case.reported_host:
-                return (Alarm(alarm_id=case.alarm_id, location=f"HostName={host}", reported=True),)
+            if about:
+                return (Alarm(alarm_id=case.alarm_id, location=f"HostName={about}", reported=True),)
             where = "on Manager, O&M > Alarm > Alarms, find the alarm's host and start a run with it"
             raise CannotTell(f"no route to read alarms, and no host was reported: {where} ({error})") from error
         newest: dict[str, Alarm] = {}
         for alarm in sorted(rows, key=_age):
             if case.host in ("", alarm.host):
                 newest[alarm.host] = alarm
-        if case.host and not newest:
-            await _check_host(connection, case.host)
-        if not newest and await manager.is_masked(case.alarm_id):
-            where = "O&M > Alarm > Masking"
-            raise CannotTell(f"ALM-{case.alarm_id} is masked on Manager ({where}): not listed does not mean cleared")
+        if about and about not in newest:
+            newest[about] = await _last_of(connection, case, about)
+        if not newest:
+            await _check_masking(connection, case.alarm_id)
         return tuple(newest.values())
 
 
-async def _check_host(connection: Connection, host: str) -> None:
+async def _last_of(connection: Connection, case: Case, host: str) -> Alarm:
+    """The newest occurrence of a host that has no active one: it tells whether the alarm was cleared, and by whom.
+
+    Raises:
+        CannotTell: there is none: not being listed is not the same as being cleared.
+        ConfigurationError: the case is about a host that Manager does not know.
+    """
+    rows = [row for row in await connection.manager.alarms(case.alarm_id, status="all") if row.host == host]
+    if rows:
+        return max(rows, key=_age)
+    await _check_masking(connection, case.alarm_id)
     known = sorted(each.name for each in await connection.manager.hosts())
     if host not in known:
         few = ", ".join(known[:10]) + (" ..." if len(known) > 10 else "")
         raise ConfigurationError(f"Manager does not know host {host!r}: the cluster's hosts are {few}")
+    raise CannotTell(f"Manager lists no ALM-{case.alarm_id} of {host}, active or cleared: that does not mean cleared")
+
+
+async def _check_masking(connection: Connection, alarm_id: str) -> None:
+    try:
+        masked = await connection.manager.is_masked(alarm_id)
+    except NotOffered as error:
+        why = f"no ALM-{alarm_id} is listed, and whether it is masked cannot be read"
+        raise CannotTell(f"{why} ({error})") from error
+    if masked:
+        where = "O&M > Alarm > Masking"
+        raise CannotTell(f"ALM-{alarm_id} is masked on Manager ({where}): not listed does not mean cleared")
 
 
 def _age(alarm: Alarm) -> tuple[bool, float]:
     return (alarm.occurred is not None, alarm.occurred.timestamp() if alarm.occurred else 0.0)
 
 
-@task(task_run_name="look at the alarms of {hosts}", cache_policy=NO_CACHE)
+@task(task_run_name="look at the alarms of {hosts}", retries=0, cache_policy=NO_CACHE)
 async def look_at_alarms(case: Case, alarms: Sequence[Alarm], hosts: str) -> tuple[Answer, ...]:
     """Whether each occurrence is cleared now: yes, not yet, by a person, or cannot tell.
 

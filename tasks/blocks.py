@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import httpx
 from prefect.blocks.core import Block
+from prefect.exceptions import PrefectHTTPStatusError
 from pydantic import ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from tasks.clients.ecs import Ecs
@@ -16,7 +17,7 @@ from tasks.clients.iam import Iam
 from tasks.clients.manager import Manager as ManagerClient
 from tasks.clients.mrs import Mrs
 from tasks.clients.signing import SignedWithKeys, SignedWithToken
-from tasks.errors import ConfigurationError, UnknownCluster
+from tasks.errors import ConfigurationError, UnknownCluster, Unreachable
 
 SHORTEST_WAIT = 360  # Meta asks every 300 s and clears on the first success: under one period says nothing.
 
@@ -141,9 +142,12 @@ async def cluster_block(name: str) -> Cluster:
     Raises:
         UnknownCluster: there is none; tells how to make one.
         ConfigurationError: its content does not fit; tells which field and why, without the values.
+        Unreachable: the Prefect server cannot be asked.
     """
     try:
         return await Cluster.aload(name)
+    except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+        raise Unreachable("Prefect GET block", f"the server cannot be asked ({type(error).__name__})") from error
     except RuntimeError as error:  # Prefect's wrapping; the chain below it would show what was put in, secrets too
         if not isinstance(error.__cause__, ValidationError):
             raise

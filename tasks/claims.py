@@ -11,13 +11,14 @@ from tasks.models import Case
 
 
 @contextmanager
-def claimed(case: Case, who: str) -> Iterator[str]:
+def claimed(case: Case, who: str, *, cluster_id: str = "") -> Iterator[str]:
     """Hold the cluster for as long as the block runs, if it is free.
 
     The claim is a lock on a file of this machine: it ends with its process, however that ends.
 
     Args:
         who: the run that asks, for the others to find it.
+        cluster_id: the cluster's id in the cloud: two blocks of one cluster are one claim. Empty: the block's name.
 
     Yields:
         Empty text where the claim is ours, else who holds it. Dry runs change nothing and claim nothing.
@@ -31,7 +32,7 @@ def claimed(case: Case, who: str) -> Iterator[str]:
     folder = home() / "claims"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        name = quote(f"{case.cluster}-{case.alarm_id}", safe="")  # leads out of no folder
+        name = quote(f"{cluster_id or case.cluster}-{case.alarm_id}", safe="")  # leads out of no folder
         opened = (folder / name).open("a+", encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"cluster {case.cluster!r} cannot be claimed in {folder}: {error.strerror}") from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from prefect import task
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
 
 from tasks.models import Outcome
 from tasks.trail import NEEDS_A_PERSON, Trail
@@ -30,7 +31,7 @@ class Page:
 MEANING = {
     Outcome.END: "The alarm is cleared after a repair of this run.",
     Outcome.ESCALATE: "The page is exhausted and the alarm is still active: a person is needed.",
-    Outcome.CLEARED: "The alarm was cleared before a repair was needed.",
+    Outcome.CLEARED: "The alarm was cleared, and not by a repair of this run within the time the page gives it.",
     Outcome.CLEARED_BY_PERSON: "A person cleared the alarm; nothing says that its cause is gone.",
     Outcome.CANNOT_TELL: "A question of the page could not be answered, so nothing was changed on its account.",
     Outcome.REFUSED: "The next step was not allowed or not possible from here: a person is needed.",
@@ -96,8 +97,15 @@ def _next(trail: Trail, page: Page) -> list[str]:
     return [f"- {quoted(', '.join(names))}: {page.by_hand[step]}" for step, names in sorted(hosts.items())]
 
 
-@task(task_run_name="publish the evidence", cache_policy=NO_CACHE)
 async def publish(trail: Trail, text: str) -> None:
+    """Publish the run's artifacts; where Prefect does not take them, the log says so and the outcome stays."""
+    state = await publish_artifacts(trail, text, return_state=True)  # type: ignore[misc]  # Prefect's overload
+    if not state.is_completed():
+        get_run_logger().warning("the report could not be published (%s); it reads:\n%s", state.message, text)
+
+
+@task(task_run_name="publish the evidence", retries=3, retry_delay_seconds=2, cache_policy=NO_CACHE)
+async def publish_artifacts(trail: Trail, text: str) -> None:
     """The run's artifacts: the report, and its traces as a table. Their keys are the alarm's and the cluster's."""
     key = f"alm-{trail.case.alarm_id}-{trail.case.cluster}"
     await acreate_markdown_artifact(text, key=key, description=f"{trail.case.cluster}: {trail.outcome}")

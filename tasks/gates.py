@@ -2,30 +2,35 @@
 
 from collections.abc import Sequence
 
-from tasks.blocks import cluster_block
+from tasks.blocks import Cluster, cluster_block
 from tasks.connections import Connection
-from tasks.errors import Refused, RemoteError
+from tasks.errors import ConfigurationError, Refused, RemoteError
 from tasks.models import Alarm, Case, Outcome
 
 
-async def may_change(case: Case, connection: Connection, alarms: Sequence[Alarm]) -> None:
+async def may_change(case: Case, connection: Connection, alarms: Sequence[Alarm]) -> Cluster:
     """Let a mutation for these alarms pass, or refuse it with the first gate's reason. Everything is read now.
 
-    The gates: the cluster's mode; an alarm still active; each alarmed host is one and the same machine for Manager
-    and the cloud, and not in maintenance mode; the cluster is `running`; no other command or agency update runs.
+    The gates: the cluster's mode; each alarmed host is one and the same machine for Manager and the cloud, and not in
+    maintenance mode; the cluster is `running`; no other command or agency update runs; and, last, an alarm is active.
+
+    Returns:
+        The cluster's block as it is now: what it allows counts, not what it allowed when the run began.
 
     Raises:
         Refused: with `outcome` CLEARED or CLEARED_BY_PERSON where the alarms went away meanwhile.
     """
-    mode = (await cluster_block(case.cluster)).mode
-    if mode != "auto" and not case.dry_run:
-        raise Refused(f"the cluster's mode is {mode!r}: nothing is changed without a person; do it as described below")
     try:
-        await _an_alarm_is_active(connection, alarms)
+        cluster = await cluster_block(case.cluster)
+        if cluster.mode != "auto" and not case.dry_run:
+            why = "nothing is changed without a person; do it as described below"
+            raise Refused(f"the cluster's mode is {cluster.mode!r}: {why}")
         await _hosts_are_who_they_seem(connection, alarms)
         await _nobody_else_is_at_it(connection)
-    except RemoteError as error:
+        await _an_alarm_is_active(connection, alarms)
+    except (RemoteError, ConfigurationError) as error:
         raise Refused(f"a gate cannot be read, so it stays shut: {error}") from error
+    return cluster
 
 
 async def _an_alarm_is_active(connection: Connection, alarms: Sequence[Alarm]) -> None:

@@ -1,6 +1,6 @@
 """The Meta role instance of an alarmed host: is it normal, and its restart. Steps 2 and 3 of the page."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
 from prefect import task
@@ -107,7 +107,8 @@ async def look_at_instances(case: Case, alarms: Sequence[Alarm], hosts: str) -> 
     async with connected(case) as connection:
         meta = connection.cluster.meta_service
         nodes = await _offered_nodes(connection)
-        managed, instances = await _offered_by_manager(connection)
+        managed = await _offered_hosts(connection)
+        instances = await _offered_instances(connection)
     return {alarm.host: health(alarm.host, meta, nodes, managed, instances) for alarm in alarms}
 
 
@@ -118,14 +119,18 @@ async def _offered_nodes(connection: Connection) -> Sequence[Node] | None:
         return None
 
 
-async def _offered_by_manager(
-    connection: Connection,
-) -> tuple[Sequence[ManagedHost] | None, Sequence[Instance] | None]:
+async def _offered_hosts(connection: Connection) -> Sequence[ManagedHost] | None:
     try:
-        managed = await connection.manager.hosts()
-        return managed, await connection.manager.instances(connection.cluster.meta_service)
+        return await connection.manager.hosts()
     except NotOffered:
-        return None, None
+        return None
+
+
+async def _offered_instances(connection: Connection) -> Sequence[Instance] | None:
+    try:
+        return await connection.manager.instances(connection.cluster.meta_service)
+    except NotOffered:
+        return None
 
 
 async def instances_are_normal(case: Case, alarms: Sequence[Alarm]) -> list[Answer]:
@@ -141,59 +146,68 @@ async def instances_are_normal(case: Case, alarms: Sequence[Alarm]) -> list[Answ
     until = waits.later(TRANSITION_TAKES, since=waits.now(), speed=speed)
     async for _ in waits.looks(until, every=60.0, speed=speed):
         unsettled = [alarm for alarm in alarms if seen.get(alarm.host, ("wait", ""))[0] == "wait"]
-        seen |= await look_at_instances(case, unsettled, hosts_of(unsettled))
+        try:
+            seen |= await look_at_instances(case, unsettled, hosts_of(unsettled))
+        except RemoteError:
+            if not seen:
+                raise
+            break  # what is known of the others is not lost with it
         if all(verdict != "wait" for verdict, _ in seen.values()):
             break
     return [
         Answer.model_validate(
             {"host": host, "value": verdict, "seen": words, "at": waits.now()}
             if verdict != "wait"
-            else {"host": host, "value": Outcome.CANNOT_TELL, "seen": f"{words}, for ten minutes", "at": waits.now()}
+            else {
+                "host": host,
+                "value": Outcome.CANNOT_TELL,
+                "seen": f"{words}, and does not settle",
+                "at": waits.now(),
+            }
         )
         for host, (verdict, words) in seen.items()
     ]
 
 
-async def restart_instances(case: Case, alarms: Sequence[Alarm]) -> list[Deed]:
-    """Restart the Meta instances of these hosts, one at a time, at most three in a run.
+async def restart_instances(case: Case, alarms: Sequence[Alarm]) -> AsyncIterator[Deed]:
+    """Restart the Meta instances of these hosts, one at a time, at most three in a run; says each when it is done.
 
     After a restart that failed, or whose outcome is unknown, no further one is begun.
 
     Source: ALM-12110, step 3.
     """
-    deeds: list[Deed] = []
     stopped = ""
     restarts = 0
     for alarm in alarms:
         if not stopped and restarts >= RESTARTS_PER_RUN:
             stopped = f"this run has restarted {RESTARTS_PER_RUN} instances, which is its budget"
         if stopped:
-            deeds.append(Deed(host=alarm.host, did=f"not restarted: {stopped}", at=waits.now(), ended=Outcome.REFUSED))
+            yield Deed(host=alarm.host, did=f"not restarted: {stopped}", at=waits.now(), ended=Outcome.REFUSED)
             continue
         try:
             deed = await restart_instance(case, alarm)
-        except (RemoteError, StepFailed) as error:
+        except StepFailed as error:
             deed = Deed(host=alarm.host, did=f"the restart failed: {error}", at=waits.now(), ended=Outcome.ERROR)
-        deeds.append(deed)
+        except RemoteError as error:
+            deed = Deed(host=alarm.host, did=f"not restarted: {error}", at=waits.now(), ended=Outcome.ERROR)
         restarts += deed.changed
         if deed.ended in (Outcome.ERROR, Outcome.CANNOT_TELL):
             stopped = f"the restart on {alarm.host} did not go as it should"
-    return deeds
+        yield deed
 
 
-@task(task_run_name="3 restart the Meta instance of {alarm.host}", cache_policy=NO_CACHE)
+@task(task_run_name="3 restart the Meta instance of {alarm.host}", retries=0, cache_policy=NO_CACHE)
 async def restart_instance(case: Case, alarm: Alarm) -> Deed:
     """Restart one host's Meta instance, if it is still abnormal and the gates let it pass, and follow it to its end.
 
     Raises:
         StepFailed: Manager says that the command failed.
-        RemoteError: Manager refused it, or cannot be reached to follow it.
+        RemoteError: it was not restarted: Manager refused it, or could not be reached.
 
     Source: ALM-12110, step 3 (More > Restart Instance).
     """
     host = alarm.host
     async with connected(case) as connection:
-        manager, meta = connection.manager, connection.cluster.meta_service
         try:
             verdict, words = (await look_at_instances.fn(case, [alarm], host))[host]
             if verdict == "y":
@@ -201,22 +215,36 @@ async def restart_instance(case: Case, alarm: Alarm) -> Deed:
             if verdict != "n":
                 raise Refused(f"no longer clearly abnormal: {words}")
             await may_change(case, connection, [alarm])
-            (before,) = [instance for instance in await manager.instances(meta) if instance.host == host]
-            sent = waits.now()
-            try:
-                command = await manager.restart(meta, before)
-            except OutcomeUnknown:
-                command = ""
-            return await _follow(connection, before, command, sent)
+            return await _restart(connection, host)
         except Refused as error:
             return Deed(host=host, did=f"not restarted: {error}", at=waits.now(), ended=error.outcome)
         except DryRun as error:
-            return Deed(host=host, did=str(error), at=waits.now(), ended=Outcome.DRY_RUN)
+            # A client that is dry although the run is not: the cluster was in `observe` when the run began.
+            ended = Outcome.DRY_RUN if case.dry_run else Outcome.REFUSED
+            return Deed(host=host, did=str(error), at=waits.now(), ended=ended)
         except CannotTell as error:
             return Deed(host=host, did=str(error), at=waits.now(), ended=Outcome.CANNOT_TELL)
         except NotOffered as error:
             why = f"this Manager offers no route to restart it ({error}): restart it by hand as described below"
             return Deed(host=host, did=why, at=waits.now(), ended=Outcome.REFUSED)
+
+
+async def _restart(connection: Connection, host: str) -> Deed:
+    """Look at the very instance once more, restart it, and follow the restart to its end."""
+    manager, meta = connection.manager, connection.cluster.meta_service
+    found = [instance for instance in await manager.instances(meta) if instance.host == host]
+    if len(found) != 1 or found[0].status.lower() not in ABNORMAL:
+        raise Refused(f"no longer clearly abnormal: Manager says {[instance.status for instance in found]}")
+    sent = waits.now()
+    try:
+        command = await manager.restart(meta, found[0])
+    except OutcomeUnknown:
+        command = ""
+    try:
+        return await _follow(connection, found[0], command, sent)
+    except RemoteError as error:
+        named = f"command {command}" if command else "its command is not known"
+        raise CannotTell(f"a restart was sent at {sent:%H:%M:%S} ({named}) and cannot be followed: {error}") from error
 
 
 async def _follow(connection: Connection, before: Instance, command: str, sent: datetime) -> Deed:
@@ -228,12 +256,14 @@ async def _follow(connection: Connection, before: Instance, command: str, sent: 
     until = waits.later(RESTART_TAKES, since=sent, speed=cluster.speed)
     seen = "nothing was seen of it"
     async for _ in waits.looks(until, every=LOOK_EVERY, speed=cluster.speed):
+        complete = False
         try:
             if command:
                 state = await manager.command(command)
                 if state.state == "FAILED":
                     raise StepFailed(f"Manager's command {command} ({state.name}) failed: {list(state.failed)}")
-                if state.state != "COMPLETE":
+                complete = state.state == "COMPLETE"
+                if not complete:
                     seen = f"command {command} is {state.state}"
                     continue
             (after,) = [row for row in await manager.instances(cluster.meta_service) if row.host == host] or [before]
@@ -243,9 +273,11 @@ async def _follow(connection: Connection, before: Instance, command: str, sent: 
         except (Unreachable, ServerTrouble) as error:
             seen = str(error)
             continue
-        restarted = after.started is not None and after.started != before.started  # Manager's clock may have jumped
+        # Manager's clock may have jumped either way; a start time that was never told proves nothing by itself.
+        moved = after.started is not None and after.started != before.started
+        restarted = moved and (complete or before.started is not None)
         seen = f"the instance is {after.status!r}, started {after.started}"
-        if restarted and after.status.lower() not in IN_TRANSITION:
+        if restarted and after.status.lower() in NORMAL | ABNORMAL:
             did = f"restarted (command {command or 'unknown'}): it is {after.status!r} now, was {before.status!r}"
             return Deed(host=host, did=did, at=waits.now(), changed=True)
-    raise CannotTell(f"a restart was sent at {sent:%H:%M:%S} and whether it happened cannot be seen: {seen}")
+    raise CannotTell(f"a restart was sent at {sent:%H:%M:%S} and how it ended cannot be seen: {seen}")

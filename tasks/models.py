@@ -32,7 +32,7 @@ Count = Annotated[int | None, BeforeValidator(_count)]
 Many = Annotated[tuple[Any, ...], BeforeValidator(lambda value: () if value is None else value)]
 # IAM writes its times without an offset here and there; they are UTC.
 InUtc = Annotated[datetime, AfterValidator(lambda time: time if time.tzinfo else time.replace(tzinfo=UTC))]
-Moment = Annotated[datetime | None, BeforeValidator(_moment)]
+Moment = Annotated[InUtc | None, BeforeValidator(_moment)]
 
 
 class Frozen(BaseModel):
@@ -69,6 +69,7 @@ class Case(Frozen):
         host: only this host, or empty for every alarmed host of the cluster.
         dry_run: nothing is changed, whatever the cluster's mode.
         comment: what the person who started the run wrote.
+        run: the flow run's id.
         reported_host: the host the alarm source named; taken only where Manager offers no alarm list.
     """
 
@@ -78,6 +79,7 @@ class Case(Frozen):
     dry_run: bool = True
     comment: str = ""
     reported_host: str = ""
+    run: str = ""
 
 
 class Alarm(Frozen):
@@ -89,7 +91,7 @@ class Alarm(Frozen):
 
     alarm_id: Text = Field(validation_alias=AliasChoices("alarmId", "alarm_id"))
     serial: Text = Field("", validation_alias=AliasChoices("serialNo", "serial"))
-    status: Text = "Uncleared"
+    status: Text = ""
     occurred: Moment = Field(None, validation_alias=AliasChoices("occurTime", "occurred"))
     cleared: Moment = Field(None, validation_alias=AliasChoices("clearTime", "cleared"))
     source: Text = ""
@@ -99,17 +101,9 @@ class Alarm(Frozen):
     @property
     def host(self) -> str:
         """The location's HostName, empty where the location has none."""
-        return self._located("HostName")
-
-    @property
-    def service(self) -> str:
-        """The location's ServiceName, empty where the location has none."""
-        return self._located("ServiceName")
-
-    def _located(self, part: str) -> str:
         for pair in self.location.replace(",", ";").split(";"):
             key, _, value = pair.partition("=")
-            if key.strip().lower() == part.lower():
+            if key.strip().lower() == "hostname":
                 return value.strip()
         return ""
 

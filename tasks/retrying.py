@@ -1,5 +1,6 @@
 """When a task that only reads is tried again. Tasks that change something never are."""
 
+import logging
 import os
 from typing import Any
 
@@ -25,7 +26,16 @@ def delays(text: str) -> list[float]:
     return found
 
 
-DELAYS = delays(os.environ.get("RUNBOOKS_READ_RETRY_DELAYS") or DEFAULT_DELAYS)
+def configured(text: str) -> list[float]:
+    """What the environment asks for; a malformed one is said, and does not keep a run from starting at 3 a.m."""
+    try:
+        return delays(text or DEFAULT_DELAYS)
+    except ConfigurationError as error:
+        logging.getLogger("runbooks").error("%s; until then it is %s", error, DEFAULT_DELAYS)
+        return delays(DEFAULT_DELAYS)
+
+
+DELAYS = configured(os.environ.get("RUNBOOKS_READ_RETRY_DELAYS", ""))
 RETRIES = len(DELAYS)
 
 

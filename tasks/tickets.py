@@ -25,28 +25,36 @@ class Ticket(Frozen):
     body: str
     created: datetime
     updated: datetime
+    run: str = ""
+    earlier: str = ""
 
 
-@task(task_run_name="7 ticket: {title}", cache_policy=NO_CACHE)
-async def file_ticket(correlation: str, title: str, body: str) -> Ticket:
+@task(task_run_name="7 ticket: {title}", retries=0, cache_policy=NO_CACHE)
+async def file_ticket(correlation: str, title: str, body: str, run: str) -> Ticket:
     """File the ticket, or bring the one there is up to date: there is never a second one for a correlation.
+
+    Args:
+        run: the flow run's id: what an earlier run wrote stays, below what this one writes.
 
     Source: ALM-12110, step 7 (contact O&M personnel).
     """
-    return store(correlation, title, body)
+    return store(correlation, title, body, run)
 
 
-def store(correlation: str, title: str, body: str) -> Ticket:
+def store(correlation: str, title: str, body: str, run: str = "") -> Ticket:
     """As `file_ticket`, outside a flow."""
     id_ = f"T-{hashlib.sha256(correlation.encode()).hexdigest()[:12]}"
     path = _folder() / f"{id_}.json"
     at = waits.now()
-    ticket = Ticket(id=id_, correlation=correlation, title=title, body=body, created=at, updated=at)
+    ticket = Ticket(id=id_, correlation=correlation, title=title, body=body, created=at, updated=at, run=run)
     written = _written(ticket)
     try:
         os.link(written, path)  # fails where the ticket exists, also between two processes
     except FileExistsError:
-        ticket = ticket.model_copy(update={"created": _read(path).created})
+        there = _read(path)
+        earlier = there.earlier if there.run == run else there.body
+        both = f"{body}\n\n---\n\nEarlier:\n\n{earlier}" if earlier else body
+        ticket = ticket.model_copy(update={"created": there.created, "body": both, "earlier": earlier})
         _written(ticket).replace(path)
     finally:
         written.unlink()
@@ -54,12 +62,12 @@ def store(correlation: str, title: str, body: str) -> Ticket:
 
 
 def tickets() -> list[Ticket]:
-    """All tickets, the newest first.
+    """All tickets, the one that was written last first.
 
     Raises:
         ConfigurationError: one cannot be read; names its file.
     """
-    return sorted((_read(path) for path in _folder().glob("T-*.json")), key=lambda t: t.created, reverse=True)
+    return sorted((_read(path) for path in _folder().glob("T-*.json")), key=lambda t: t.updated, reverse=True)
 
 
 def ticket(id_: str) -> Ticket:

@@ -1,8 +1,8 @@
 """What one run asked, saw and did, in order, and the trace of page steps each alarmed host left."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 from prefect.logging import get_run_logger
@@ -12,6 +12,14 @@ from tasks.models import Alarm, Answer, Case, Deed, Outcome
 
 NO_HOST = "(no host)"
 WHOLE_CLUSTER = "(the cluster)"
+
+# An alarm that was over when the run looked for it.
+OVER = {
+    "auto": (Outcome.CLEARED, "Meta has cleared the alarm already"),
+    "manual": (Outcome.CLEARED_BY_PERSON, "a person has cleared the alarm; that says nothing of its cause"),
+}
+CHANGES = ("3", "6")
+LATEST = datetime.max.replace(tzinfo=UTC)
 
 # The step that a host was at when its run stopped after this answer.
 NEXT = {"1": "2", "2n": "3", "2y": "5", "3n": "5", "4": "5", "5n": "6", "5y": "7", "6n": "7"}
@@ -71,6 +79,8 @@ class Trail:
         self.ends: dict[str, End] = {}
         self.done_at: dict[str, datetime] = {}
         self._steps: dict[str, list[str]] = {}
+        self._changed: dict[str, set[str]] = {step: set() for step in CHANGES}
+        self._log = get_run_logger()
 
     @property
     def traces(self) -> dict[str, str]:
@@ -91,9 +101,12 @@ class Trail:
 
     @property
     def subject(self) -> str:
-        """What this run is about, the same for every run about the same alarms: the ticket's correlation."""
-        serials = sorted(alarm.serial for alarm in self.alarms.values() if alarm.serial)
-        which = serials[0] if serials else min(self.alarms, default=self.case.host)
+        """What this run is about: its oldest occurrence, the ticket's correlation; else the run itself."""
+        told = [(alarm.occurred or LATEST, alarm.serial, host) for host, alarm in self.alarms.items()]
+        told = [known for known in told if known[0] != LATEST or known[1]]
+        occurred, serial, host = min(told, default=(LATEST, "", ""))
+        when = "" if occurred == LATEST else f"{occurred:%Y-%m-%dT%H:%M:%SZ}"
+        which = f"{host}/{serial}/{when}" if told else f"run/{self.case.run}"
         return f"{self.case.cluster}/{self.case.alarm_id}/{which}"
 
     def found(self, alarms: Sequence[Alarm]) -> list[Alarm]:
@@ -102,19 +115,24 @@ class Trail:
             host = alarm.host or NO_HOST
             self.alarms[host] = alarm
             self._steps[host] = ["1"]
+            if alarm.status.lower() in OVER:
+                self._end("1", host, *OVER[alarm.status.lower()])
+                continue
             source = "reported by the alarm source" if alarm.reported else "active on Manager"
             self._write("1", host, "asked", f"{alarm} is {source}")
             if not alarm.host:
                 why = f"the alarm's location has no host ({alarm.location or 'it is empty'}): find it on Manager"
                 self._end("1", host, Outcome.CANNOT_TELL, why)
-        return [alarm for alarm in alarms if alarm.host]
+        return [alarm for host, alarm in self.alarms.items() if host not in self.ends]
 
     def answered(
         self, step: str, answers: Iterable[Answer], alarms: Sequence[Alarm]
     ) -> tuple[list[Alarm], list[Alarm]]:
         """Record a question's answers; returns the alarms answered yes and those answered no.
 
-        An answer whose host is empty is the whole cluster's. A host whose answer is a word ends here with it.
+        An answer whose host is empty is the whole cluster's. A host whose answer is a word ends here with it. "Is the
+        alarm cleared?" after a step that changed nothing for a host is no answer of the page: cleared ends it as such;
+        not cleared, its instance had become normal by itself, so it goes on as one that was normal at step 2.
         """
         by_host = {answer.host: answer for answer in answers}
         yes: list[Alarm] = []
@@ -124,7 +142,15 @@ class Trail:
             if isinstance(answer.value, Outcome):
                 self._end(step, alarm.host, answer.value, answer.seen, answer.at)
                 continue
-            self._steps[alarm.host].append(f"{step}{answer.value}")
+            unchanged = step in CHANGES and not self._changed[step] & {alarm.host, WHOLE_CLUSTER}
+            if unchanged and answer.value == "y":
+                why = f"{answer.seen}; this run had changed nothing"
+                self._end(step, alarm.host, Outcome.CLEARED, why, answer.at)
+                continue
+            if unchanged and step == "3":
+                self._steps[alarm.host][-1] = "2y"
+            else:
+                self._steps[alarm.host].append(f"{step}{answer.value}")
             self._write(step, alarm.host, "asked", answer.seen, answer.at)
             (yes if answer.value == "y" else no).append(alarm)
         return yes, no
@@ -137,6 +163,8 @@ class Trail:
         going = {alarm.host: alarm for alarm in alarms}
         for deed in deeds:
             self._write(step, deed.host or WHOLE_CLUSTER, "did", deed.did, deed.at)
+            if deed.changed:
+                self._changed[step].add(deed.host if step == "3" else WHOLE_CLUSTER)
             if not deed.ended:
                 self.done_at[step] = deed.at
                 continue
@@ -144,6 +172,19 @@ class Trail:
                 self.ends[host] = End(deed.ended, step)
                 going.pop(host)
         return list(going.values())
+
+    async def follow(self, step: str, deeds: AsyncIterable[Deed], alarms: Sequence[Alarm]) -> list[Alarm]:
+        """As `acted`, each deed recorded at the moment it is done: a run that breaks off has said what it did."""
+        going = list(alarms)
+        async for deed in deeds:
+            going = self.acted(step, [deed], going)
+        return going
+
+    def remaining(self, step: str, gone: Sequence[Answer], alarms: Sequence[Alarm]) -> list[Alarm]:
+        """End the hosts whose alarms went away meanwhile; returns the alarms of the others."""
+        hosts = {answer.host for answer in gone}
+        self.answered(step, gone, [alarm for alarm in alarms if alarm.host in hosts])
+        return [alarm for alarm in alarms if alarm.host not in hosts]
 
     def reached(self, step: str, alarms: Sequence[Alarm]) -> None:
         """These hosts come to a step that asks nothing."""
@@ -169,4 +210,4 @@ class Trail:
         self, step: str, host: str, kind: Literal["asked", "did", "ended"], text: str, at: datetime | None = None
     ) -> None:
         self.entries.append(Entry(at or waits.now(), step, host, kind, text))
-        get_run_logger().info("%s%s: %s", f"step {step}, " if step else "", host, text)
+        self._log.info("%s%s: %s", f"step {step}, " if step else "", host, text)

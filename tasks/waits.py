@@ -56,6 +56,11 @@ async def looks(until: datetime, *, every: float, speed: float) -> AsyncIterator
         await clock.get().sleep(max(0.0, min(every / speed, left)))
 
 
+async def pause(seconds: float) -> None:
+    """Return when that many seconds of our own time have gone by, as a service asked for."""
+    await clock.get().sleep(seconds)
+
+
 def later(seconds: float, *, since: datetime, speed: float) -> datetime:
     """The moment `seconds` of the cluster's time after `since`."""
     return since + timedelta(seconds=seconds / speed)

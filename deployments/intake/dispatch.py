@@ -18,6 +18,9 @@ from deployments.intake.syslog import Observation
 from tasks.blocks import Cluster
 
 RUNBOOKS: Mapping[str, str] = {"12110": "alm-12110/from-alarms"}
+# An occurrence whose run ended so is still open: it is started anew when it is reported again.
+DID_NOTHING = ("JOINED", "Crashed")
+MOST_RUNS = 20
 ALIVE = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
 
 
@@ -84,13 +87,17 @@ async def _start(client: PrefectClient, seen: Observation, cluster: str, cluster
     except ObjectNotFound:
         why = f"there is no deployment {RUNBOOKS[seen.alarm_id]!r}, so nothing was started for {seen.host} of {cluster}"
         return Dispatched("rejected", f"{why}: deploy deployments/prefect.yaml and start the runbook by hand")
-    run = await client.create_flow_run_from_deployment(
-        deployment.id,
-        parameters={"cluster": cluster},
-        idempotency_key=_occurrence(seen, cluster_id),
-        name=f"ALM-{seen.alarm_id} {cluster}",
-        tags=[*tags, f"host:{seen.host}"],
-    )
+    occurrence = _occurrence(seen, cluster_id)
+    for again in range(MOST_RUNS):
+        run = await client.create_flow_run_from_deployment(
+            deployment.id,
+            parameters={"cluster": cluster},
+            idempotency_key=occurrence and (f"{occurrence}/{again}" if again else occurrence),
+            name=f"ALM-{seen.alarm_id} {cluster}",
+            tags=[*tags, f"host:{seen.host}"],
+        )
+        if not (run.state and run.state.name in DID_NOTHING):
+            break
     if run.state and run.state.is_final():
         return Dispatched("noted", f"{run.name} has ended ({run.state.name}) for this occurrence on {seen.host}", run)
     return Dispatched("started", f"{run.name} was started for {seen.host}", run)

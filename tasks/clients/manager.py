@@ -98,6 +98,14 @@ class _Masking(Frozen):
     maskedAlarms: tuple[Text, ...]
 
 
+def _status(alarm: Alarm) -> str:
+    """The alarm's status in Manager's words, in lower case. Source: "Overview of Alarms and Events"."""
+    status = alarm.status.lower()
+    if status not in ("uncleared", "auto", "manual"):
+        raise ServerTrouble("Manager GET alarms", f"{alarm} has an unknown status, {alarm.status!r}")
+    return status
+
+
 class Manager(Api):
     """One cluster's Manager, with one session shared by everybody who uses this object.
 
@@ -128,12 +136,21 @@ class Manager(Api):
         self._sessions = 0
 
     async def alarms(self, alarm_id: str, *, status: str = "uncleared") -> tuple[Alarm, ...]:
-        """Occurrences of one alarm. `status`: `uncleared`, `cleared` or `all`.
+        """Occurrences of one alarm. `status`: `uncleared` or `all`.
+
+        The route is unverified, so what it was asked to leave out is left out here once more.
+
+        Raises:
+            ServerTrouble: a row whose status is none of Manager's words.
 
         Source: O&M > Alarm > Alarms (page step 1); route unverified.
         """
         query = {"alarmId": alarm_id, "clusterId": str(self.cluster), "status": status}
-        return await self._rows("alarms", "alarms", Alarm, query)
+        return tuple(
+            row
+            for row in await self._rows("alarms", "alarms", Alarm, query)
+            if row.alarm_id == alarm_id and (_status(row) == "uncleared" or status == "all")
+        )
 
     async def occurrence(self, alarm: Alarm) -> Alarm | None:
         """This very occurrence, active or cleared, or None where Manager no longer lists it.
@@ -142,7 +159,9 @@ class Manager(Api):
         """
         query = {"alarmId": alarm.alarm_id, "clusterId": str(self.cluster), "status": "all", "serialNo": alarm.serial}
         rows = await self._rows("alarms", "alarms", Alarm, query)
-        return next((row for row in rows if (row.serial, row.host) == (alarm.serial, alarm.host)), None)
+        known = (alarm.alarm_id, alarm.host, alarm.serial, alarm.occurred)
+        same = [row for row in rows if (row.alarm_id, row.host, row.serial, row.occurred) == known]
+        return same[0] if len(same) == 1 and (alarm.serial or alarm.occurred) else None
 
     async def is_masked(self, alarm_id: str) -> bool:
         """Whether the alarm is masked: then "not listed" does not mean "not there".

@@ -2,6 +2,7 @@
 
 import asyncio
 import heapq
+import inspect
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from deployments.emulator.inventory import Cluster as EmulatedCluster
 from deployments.emulator.region import Region
 from flows.alm_12110 import alm_12110
 from tasks import waits
+from tasks.blocks import cluster_block as cluster_named
 from tasks.tickets import Ticket, tickets
 from tests.conftest import serving
 
@@ -46,7 +48,8 @@ class EmulatedClock:
         while self._planned and self._planned[0][0] <= until:
             at, _, act = heapq.heappop(self._planned)
             self.region.advance(max(0.0, (at - self.now()).total_seconds()))
-            act()
+            if inspect.isawaitable(done := act()):
+                await done
         self.region.advance(max(0.0, (until - self.now()).total_seconds()))
         await asyncio.sleep(0)
 
@@ -89,15 +92,21 @@ class World:
         self.region.advance(20 * 60)
         assert any(alarm.alarm_id == "12110" for alarm in self.cluster.alarms), "the fault raises no alarm"
 
-    async def run(self, **parameters: Any) -> Result:
+    async def run(self, *, by_alarm: bool = True, **parameters: Any) -> Result:
         """One run of the runbook, as the alarm of the first host starts it (not a dry run) unless told otherwise."""
-        with tags(f"host:{self.host}"):
+        with tags(*([f"host:{self.host}"] if by_alarm else [])):
             state = await alm_12110(**{"cluster": self.block, "dry_run": False, **parameters}, return_state=True)
         message = state.message or ""
         parts = message.removeprefix(f"{state.name}. ").split(". Ticket")[0].split("; ")
         traces = dict(part.split(": ", 1) for part in parts if ": 1" in part)
         mutations = [(entry.action, entry.target) for entry in self.region.log if entry.cluster == self.cluster.id]
         return Result(state.name or "", traces, mutations, tickets(), message)
+
+    async def meanwhile(self, seconds: float, **changes: Any) -> None:
+        """Let the cluster's block be changed by somebody that many seconds from now."""
+        block = await cluster_named(self.block)
+        changed = block.model_copy(update=changes)
+        self.clock.plan(seconds, lambda: changed.save(self.block, overwrite=True))
 
     def restarts(self, *hosts: str) -> list[tuple[str, str]]:
         """What restarting these hosts' instances leaves in the region's log."""

@@ -121,10 +121,28 @@ async def test_a_dry_run_stops_before_the_first_change(world: Worlds, faults: tu
 
 
 async def test_an_alarm_that_is_gone_needs_nothing(world: Worlds) -> None:
-    """With no active alarm the run ends as CLEARED, with no trace, no change and no ticket."""
+    """With no active alarm a person's run ends as CLEARED, with no trace, no change and no ticket."""
+    async with world() as cluster:
+        result = await cluster.run(by_alarm=False)
+        assert (result, result.tickets) == (Result("CLEARED", {}, [], [], ""), [])
+
+
+async def test_an_alarm_that_was_cleared_before_the_run_looked(world: Worlds) -> None:
+    """The reported host's alarm was cleared by Meta meanwhile: CLEARED, nothing changed, no ticket."""
+    async with world() as cluster:
+        cluster.breaks("crashed")
+        cluster.raises_the_alarm()
+        cluster.region.clear_fault("crashed", cluster=cluster.cluster, host=cluster.host)
+        cluster.region.advance(600)
+        result = await cluster.run()
+        assert (result, result.tickets) == (ended(cluster, "1 CLEARED"), [])
+
+
+async def test_not_listed_is_not_cleared(world: Worlds) -> None:
+    """A reported alarm that Manager lists neither as active nor as cleared is cannot tell, with a ticket."""
     async with world() as cluster:
         result = await cluster.run()
-        assert (result, result.tickets) == (Result("CLEARED", {}, [], [], ""), [])
+        assert (result, len(result.tickets)) == (Result("CANNOT-TELL", {}, [], [], ""), 1)
 
 
 async def test_masked_is_not_cleared(world: Worlds) -> None:
@@ -160,12 +178,12 @@ async def test_a_restart_that_fails_is_not_followed_by_another_change(world: Wor
 
 
 async def test_a_wrong_password_ends_in_a_ticket_and_one_login(world: Worlds) -> None:
-    """A rejected password is tried once, ends the run as ERROR with a ticket, and appears nowhere."""
+    """A rejected password is tried once, nothing can be told, there is a ticket, and the password appears nowhere."""
     async with world(block={"password": "not-the-password"}) as cluster:
         cluster.breaks("crashed")
         cluster.raises_the_alarm()
         first, second = await cluster.run(), await cluster.run()
-        assert first == second == Result("ERROR", {}, [], [], "")
+        assert first == second == Result("CANNOT-TELL", {}, [], [], "")
         assert cluster.cluster.wrong_passwords == 1
         assert "not-the-password" not in first.message + first.tickets[0].body + second.tickets[0].body
 

@@ -153,6 +153,19 @@ async def test_the_same_line_twice_is_one_run(client: PrefectClient, known: Know
     assert [run.id for run in await runs_of(client, f"cluster:{known.block}")] == [first.flow_run.id]
 
 
+@pytest.mark.parametrize("name", ["JOINED", "Crashed"])
+async def test_an_occurrence_whose_run_did_nothing_is_started_anew(
+    client: PrefectClient, known: Known, name: str
+) -> None:
+    """A run that only joined another, or died, does not use its occurrence up: the next report starts a new one."""
+    first = await receive(client, known.line(), "10.0.0.1", Template())
+    assert first.flow_run is not None
+    await client.set_flow_run_state(first.flow_run.id, Completed(name=name), force=True)
+    again = await receive(client, known.line(), "10.0.0.1", Template())
+    assert again.what == "started"
+    assert len(await runs_of(client, f"cluster:{known.block}")) == 2
+
+
 async def test_a_second_host_joins_the_run_that_is_alive(client: PrefectClient, known: Known) -> None:
     """The alarm of another host of the cluster joins the run at work on it; after that run it starts one of its own."""
     other = known.line(serialNo="4712", locationInfo="Source=x;ServiceName=Meta;RoleName=Meta;HostName=node-core1")
@@ -285,10 +298,7 @@ async def test_a_cluster_s_name_that_is_a_template_names_no_cluster(
 async def test_a_prefect_that_is_down_is_waited_for(
     client: PrefectClient, known: Known, prefect_server: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A line that comes while no server answers starts its run as soon as one does; meanwhile the log says why.
-
-    The blocks are asked for without their secrets.
-    """
+    """A line that comes while no server answers starts its run once one does; the log says so; no secret is read."""
     warning = "Prefect does not take it (All connection attempts failed): what was received waits and is tried again"
     asked = bytearray()
     upstream = int(prefect_server.removesuffix("/api").rpartition(":")[2])

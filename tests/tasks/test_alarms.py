@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tasks.alarms import _is_cleared, find_alarms
-from tasks.errors import ConfigurationError
+from tasks.errors import CannotTell, ConfigurationError
 from tasks.models import Alarm, Answer, Case, Outcome
 from tests.flows.conftest import Worlds, world
 from tests.tasks.test_gates import World, connection_to
@@ -88,11 +88,12 @@ async def test_the_newest_alarm_of_each_host_is_followed(world: Worlds) -> None:
 
 @pytest.mark.server
 async def test_a_host_that_manager_does_not_know_is_a_wrong_parameter(world: Worlds) -> None:
-    """A case about an unknown host names the hosts there are; one about a known, healthy host finds nothing."""
+    """A case about an unknown host names the hosts there are; about a known one without an alarm nobody can tell."""
     async with world(hosts=3) as cluster:
         case = Case(cluster=cluster.block, alarm_id="12110", host="no-such-host")
         with pytest.raises(ConfigurationError) as raised:
             await find_alarms.fn(case)
         hosts = ", ".join(sorted(cluster.cluster.hosts))
         assert str(raised.value) == f"Manager does not know host 'no-such-host': the cluster's hosts are {hosts}"
-        assert await find_alarms.fn(case.model_copy(update={"host": cluster.host})) == ()
+        with pytest.raises(CannotTell, match=f"Manager lists no ALM-12110 of {cluster.host}, active or cleared"):
+            await find_alarms.fn(case.model_copy(update={"host": cluster.host}))

@@ -139,13 +139,13 @@ def test_an_update_keeps_when_it_was_created(clock: HandClock, runbooks_home: Pa
 
 
 def test_the_newest_ticket_is_listed_first(clock: HandClock) -> None:
-    """Tickets are listed by their creation, the newest first, whatever was updated since."""
+    """Tickets are listed by when they were last written, the newest first."""
     filed = []
     for correlation in ("b", "c", "a"):
         filed.append(store(correlation, "", ""))
         clock.time += timedelta(seconds=1)
     store("b", "updated", "")
-    assert [each.correlation for each in tickets()] == ["a", "c", "b"]
+    assert [each.correlation for each in tickets()] == ["b", "a", "c"]
 
 
 def test_there_are_no_tickets_at_first() -> None:
@@ -236,3 +236,11 @@ def test_any_correlation_has_its_ticket_in_the_folder(correlation: str) -> None:
     """Whatever a correlation is made of, its ticket is found again by its id."""
     filed = store(correlation, "title", "body")
     assert ticket(filed.id) == filed
+
+
+def test_what_an_earlier_run_wrote_stays_below(clock: HandClock) -> None:
+    """A run brings its own part of a ticket up to date; what another run wrote before is kept under it."""
+    for run, body in (("1", "first"), ("1", "first, more"), ("2", "second"), ("2", "second, more")):
+        written = store("a", "", body, run)
+    assert written.body == "second, more\n\n---\n\nEarlier:\n\nfirst, more"
+    assert tickets() == [written]

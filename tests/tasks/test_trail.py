@@ -205,16 +205,16 @@ def test_the_wait_counts_from_the_last_thing_done() -> None:
 @pytest.mark.parametrize(
     ("alarms", "subject"),
     [
-        ([alarm("b", "17"), alarm("a", "18")], "prod-1/12110/17"),
-        ([alarm("b"), alarm("a")], "prod-1/12110/a"),
-        ([alarm("", "17")], "prod-1/12110/17"),
-        ([], "prod-1/12110/"),
+        ([alarm("b", "17"), alarm("a", "18")], "prod-1/12110/b/17/"),
+        ([alarm("b"), alarm("a")], "prod-1/12110/run/7"),
+        ([alarm("", "17")], "prod-1/12110/(no host)/17/"),
+        ([], "prod-1/12110/run/7"),
     ],
 )
 def test_runs_about_the_same_alarms_have_one_subject(alarms: list[Alarm], subject: str) -> None:
-    """The subject is the same whatever the order of the alarms, the comment and the way the run went."""
+    """The subject is the oldest occurrence, whatever the order, the comment and the way the run went; or the run."""
     for order, comment in product(permutations(alarms), ("", "again")):
-        trail = Trail(CASE.model_copy(update={"comment": comment}))
+        trail = Trail(CASE.model_copy(update={"comment": comment, "run": "7"}))
         trail.found(order)
         trail.stop(Outcome.ERROR, comment)
         assert trail.subject == subject

@@ -100,6 +100,7 @@ async def test_manager_is_read_into_values(world: World) -> None:
     alarm = Alarm(
         alarm_id="12110",
         serial=serial,
+        status="Uncleared",
         occurred=datetime.fromtimestamp(occurred / 1000, UTC),
         source=world.cluster.name,
         location=location,
