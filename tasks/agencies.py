@@ -45,9 +45,11 @@ def bound(record: ClusterRecord, agencies: dict[str, str], *, rebound: bool = Fa
         listed = ", ".join(f"{host}: {name or 'none'}" for host, name in sorted(agencies.items()))
         return Outcome.CANNOT_TELL, f"{words}; partly bound or to different agencies, never written over: {listed}"
     if names == [""]:
-        return (
-            ("n", words) if record.agency == "" else (Outcome.CANNOT_TELL, f"{words}; only both together say unbound")
-        )
+        if rebound:
+            return Outcome.CANNOT_TELL, f"{words}; this run has bound it, and it is unbound again: never bound twice"
+        if record.agency == "":
+            return "n", words
+        return Outcome.CANNOT_TELL, f"{words}; only both together say unbound"
     if record.agency in (None, names[0]) or rebound:
         return "y", words
     return Outcome.CANNOT_TELL, f"{words}; they disagree"

@@ -147,7 +147,11 @@ async def cluster_block(name: str) -> Cluster:
     try:
         return await Cluster.aload(name)
     except (httpx.HTTPError, PrefectHTTPStatusError) as error:
-        raise Unreachable("Prefect GET block", f"the server cannot be asked ({type(error).__name__})") from error
+        what = str(error) if isinstance(error, httpx.TransportError) else type(error).__name__
+        why = (
+            f"Prefect cannot be reached ({what or type(error).__name__}): start its server, or correct PREFECT_API_URL"
+        )
+        raise Unreachable("cluster's block", why) from error
     except RuntimeError as error:  # Prefect's wrapping; the chain below it would show what was put in, secrets too
         if not isinstance(error.__cause__, ValidationError):
             raise

@@ -19,6 +19,11 @@ FORM = "write 'KIND METHOD PATH-GLOB [TIMES]', e.g. '503 GET */alarms 3'"
 IN_THE_BACKGROUND = "trap '' INT;"  # so a script's shell starts what it does not wait for
 ZONE = "no such time zone: write it like Europe/Berlin or UTC"
 
+UNREACHABLE = (
+    "cluster's block: Prefect cannot be reached (All connection attempts failed): start its server, "
+    "or correct PREFECT_API_URL"
+)
+
 BAD_INPUT = {
     "demo|--scenario|nope": f"--scenario nope: there is none: use all, {', '.join(SCENARIOS)}",
     "demo|--fault|crashed@[nohost]": (
@@ -96,8 +101,8 @@ async def test_a_port_in_use_is_named(runbooks: Runbooks, taken: str, command: s
     ("address", "words"),
     [
         ("", "PREFECT_API_URL is not set: say where the Prefect server is, e.g. prefect config set "),
-        ("http://127.0.0.1:9/api", "Prefect cannot be reached (GET http://127.0.0.1:9/api/block_types/slug/"),
-        ("http://me:hush@127.0.0.1:9/api", "Prefect cannot be reached (GET http://127.0.0.1:9/api/block_types/slug/"),
+        ("http://127.0.0.1:9/api", UNREACHABLE),
+        ("http://me:hush@127.0.0.1:9/api", UNREACHABLE),
     ],
 )
 async def test_an_unreachable_prefect_is_one_sentence(runbooks: Runbooks, address: str, words: str) -> None:

@@ -22,12 +22,12 @@ def on_nodes(*agencies: str) -> dict[str, str]:
 @pytest.mark.parametrize("rebound", [False, True])
 @pytest.mark.parametrize("count", range(4))
 def test_bound_over_every_combination(count: int, rebound: bool) -> None:
-    """`n` only when all nodes were read and they and the record name none; `y` only when all name one, undisputed."""
+    """`n`: all nodes read, they and the record name none, nothing bound by us; `y`: all name one, undisputed."""
     for agencies in product(("", A, B), repeat=count):
         for on_record, nodes in product((None, "", A, B), (None, 0, count - 1, count, count + 1)):
             verdict, words = bound(ClusterRecord(agency=on_record, nodes=nodes), on_nodes(*agencies), rebound=rebound)
             all_read = count > 0 and nodes == count
-            unbound = all_read and not any(agencies) and on_record == ""
+            unbound = all_read and not any(agencies) and on_record == "" and not rebound
             one = len(set(agencies)) == 1 and agencies[0] != ""
             is_bound = all_read and one and (rebound or on_record in (None, agencies[0]))
             expected = "n" if unbound else "y" if is_bound else Outcome.CANNOT_TELL
