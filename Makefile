@@ -12,8 +12,8 @@ help: ## list the targets
 	@echo "making .venv from requirements.lock (about a minute) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "python3 3.11 or newer is needed: name it with PYTHON=..."; exit 1; }
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
-	@.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@.venv/bin/pip install --quiet --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@.venv/bin/pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch .venv/ready
 
 demo: .venv/ready ## break a pretend cluster and watch its repair; SCENARIO=all, PROFILE=documented, KEEP=1
