@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tasks.agencies import ECS_TRUST_DOMAIN
 from tasks.blocks import Cluster
-from tasks.clients.manager import CONFIRMED
+from tasks.clients.routes import CONFIRMED
 from tasks.connections import Connection, connected
 from tasks.errors import Refused, RemoteError, Unreachable
 from tasks.models import Case, Node

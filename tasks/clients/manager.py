@@ -1,11 +1,10 @@
-"""Manager 3.x: one table of routes, one session, and the reads and the one mutation the runbook needs."""
+"""Manager 3.x: one session, and the reads and the one mutation the runbook needs. Its routes are in `routes.py`."""
 
 import asyncio
 import re
 import ssl
 from collections.abc import Mapping
-from string import Formatter
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -14,10 +13,10 @@ from pydantic import Field
 from tasks.clients.answers import content_of, excerpt, understood
 from tasks.clients.http import Api, Patience
 from tasks.clients.logins import Login
-from tasks.errors import ConfigurationError, NotAuthorized, NotOffered, ServerTrouble, SessionLost
+from tasks.clients.routes import Route, routes_with
+from tasks.errors import NotAuthorized, NotOffered, ServerTrouble, SessionLost
 from tasks.models import Alarm, Command, Frozen, Instance, ManagedHost, Text
 
-CONFIRMED, ASSUMED = "CONFIRMED", "ASSUMED"
 ROWS_PER_PAGE, MOST_PAGES = 500, 400  # Manager keeps about 110,000 alarms
 
 # What the login page says; the status it comes with is not published. Source: Manager 3.x sample code.
@@ -26,68 +25,6 @@ FIRST_LOGIN = "modify_password.html"
 REJECTED = "the user or password in the Manager block was rejected: correct the block"
 LOCKED = re.compile(r"\b(is|has been) locked\b", re.IGNORECASE)
 Row = TypeVar("Row", bound=Frozen)
-
-
-class Route(NamedTuple):
-    """A route of Manager below its root; `rating` says whether a published source states it."""
-
-    method: str
-    path: str
-    rating: str
-
-
-# The root is https://<ip>:28443/web/api/v2 or https://<eip>:9022/mrsmanager/api/v2.
-# ASSUMED: Manager has the function (its pages say so) but publishes no API; settle the real path on a live
-# Manager with the browser's developer tools and override it in the cluster's Manager block.
-ROUTES: Mapping[str, Route] = {
-    "session": Route("GET", "session/status", CONFIRMED),
-    "clusters": Route("GET", "clusters", CONFIRMED),
-    "alarms": Route("GET", "alarms", ASSUMED),
-    "masking": Route("GET", "alarms/masking", ASSUMED),
-    "hosts": Route("GET", "clusters/{cluster}/hosts", ASSUMED),
-    "instances": Route("GET", "clusters/{cluster}/services/{service}/instances", ASSUMED),
-    "restart": Route("POST", "clusters/{cluster}/services/{service}/instances/restart", ASSUMED),
-    "commands": Route("GET", "commands", ASSUMED),
-    "command": Route("GET", "commands/{command}", ASSUMED),
-}
-
-
-def routes_with(overrides: Mapping[str, str]) -> dict[str, Route]:
-    """The table with a cluster's own routes: `{"alarms": "GET monitor/alarms"}`; empty text: not offered.
-
-    The method is that of the table (what restarts may be a PUT, too); the path is below the root, may hold the
-    placeholders of the table's path and `{cluster}`, and has no query.
-
-    Raises:
-        ConfigurationError: a name that is not in the table, or a value that is not `METHOD path`.
-    """
-    routes = dict(ROUTES)
-    for name, value in overrides.items():
-        if name not in ROUTES:
-            raise ConfigurationError(f"Manager route {name!r} is unknown: use one of {', '.join(ROUTES)}")
-        method, _, path = value.strip().partition(" ")
-        path = path.strip().lstrip("/")
-        own = ROUTES[name]
-        fits = method == own.method or (own.method, method) == ("POST", "PUT")
-        if value.strip() and not (fits and path and _placeholders(path) <= _placeholders(own.path) | {"cluster"}):
-            raise ConfigurationError(
-                f"Manager route {name!r} is {value!r}: write it like '{own.method} {own.path}', or leave it empty"
-            )
-        routes[name] = Route(method, path, own.rating)
-    return routes
-
-
-def _placeholders(path: str) -> set[str]:
-    """Names in braces; what may not be in a path at all (an address, a query, a lone brace) is one that fits nowhere.
-
-    Whatever is left is certain to be filled by `Manager._path`.
-    """
-    try:
-        parts = list(Formatter().parse(path))
-    except ValueError:
-        return {path}
-    wrong = any(mark in path for mark in ("://", "?", "#")) or any(spec or as_ for _, _, spec, as_ in parts)
-    return {path} if wrong else {name for _, name, _, _ in parts if name is not None}
 
 
 class _Rows(Frozen):

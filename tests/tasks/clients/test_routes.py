@@ -6,7 +6,8 @@ import pytest
 from deployments.emulator.app import app_of
 from deployments.emulator.region import Region
 from tasks.clients.http import Api
-from tasks.clients.manager import ASSUMED, CONFIRMED, ROUTES, Manager, Route, routes_with
+from tasks.clients.manager import Manager
+from tasks.clients.routes import ASSUMED, CONFIRMED, ROUTES, Route, routes_with
 from tasks.errors import ConfigurationError
 from tests.tasks.clients.conftest import World, error_of
 
