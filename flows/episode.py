@@ -8,7 +8,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows.escalation import ticket_for, watch
+from flows.escalation import ticket_for, unwatch, watch
 from tasks.claims import claimed
 from tasks.connections import connected
 from tasks.errors import CannotTell, ConfigurationError, RemoteError, RunbookError
@@ -44,6 +44,7 @@ async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any
         parts = [trail.entries[-1].text.partition(": ")[2] if trail.entries else "There is no active alarm"]
     message = f"{trail.outcome}. {'; '.join(parts)}{f'. Ticket {ticket.id}' if ticket else ''}"
     get_run_logger().info(message)
+    unwatch(case.run)
     if trail.outcome is Outcome.ERROR:
         return Failed(name=trail.outcome, message=message)
     return Completed(name=trail.outcome, message=message)

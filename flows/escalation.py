@@ -46,6 +46,11 @@ def watch(run: str, trail: Trail, page: Page) -> None:
     _watched[run] = (trail, page)
 
 
+def unwatch(run: str) -> None:
+    """The run came to its end."""
+    _watched.pop(run, None)
+
+
 def ticket_for_a_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """A hook: a run that broke off or was cancelled also ends in a ticket, the run's own. A dry run only fails.
 

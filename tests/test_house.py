@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -230,3 +231,15 @@ def test_flows_are_not_repeated() -> None:
     flows = [thing for module in modules for thing in vars(module).values() if isinstance(thing, Flow)]
     assert flows
     assert [flow.name for flow in flows if flow.retries] == []
+
+
+def test_defaults_of_the_environment_repeat_no_change() -> None:
+    """Prefect's default retries, set for a whole fleet, reach neither the flow nor a task that changes something."""
+    environment = {**os.environ, "PREFECT_TASKS_DEFAULT_RETRIES": "2", "PREFECT_FLOWS_DEFAULT_RETRIES": "1"}
+    program = (
+        "from flows.alm_12110 import alm_12110; from tasks.agencies import bind_node; "
+        "from tasks.instances import restart_instance; from tasks.tickets import file_ticket; "
+        "print([each.retries for each in (alm_12110, restart_instance, bind_node, file_ticket)])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[0, 0, 0, 0]\n"

@@ -176,6 +176,24 @@ async def test_a_restart_that_cannot_be_followed_says_that_it_was_sent(world: Wo
         assert "(command 101) and cannot be followed" in result.tickets[0].body
 
 
+async def test_a_run_that_breaks_off_files_what_it_knows(world: Worlds) -> None:
+    """An error nobody foresaw in the middle of a wait fails the run, and its one ticket tells of the restart."""
+    async with world() as cluster:
+        cluster.breaks("wedged")
+        cluster.raises_the_alarm()
+
+        def nobody_foresaw() -> None:
+            raise ZeroDivisionError("nobody foresaw this")
+
+        cluster.clock.plan(300, nobody_foresaw)
+        result = await cluster.run()
+        assert (result.outcome, result.mutations) == ("Failed", cluster.restarts())
+        (ticket,) = result.tickets
+        assert ticket.title == f"ALM-12110 {cluster.block}: ERROR"
+        assert "restarted (command 101)" in ticket.body
+        assert "nobody foresaw this" in ticket.body
+
+
 async def test_a_question_that_is_refused_is_cannot_tell(world: Worlds) -> None:
     """A 403 to one node's metadata leaves question 5 without an answer: cannot tell, not an error."""
     async with world() as cluster:
