@@ -59,7 +59,11 @@ def report(trail: Trail, page: Page, link: str) -> str:
     """
     outcome, case = trail.outcome, trail.case
     hosts = [(quoted(host), f"`{trace}`", quoted(str(trail.alarms[host]))) for host, trace in trail.traces.items()]
-    happened = [(f"{e.at:%Y-%m-%d %H:%M:%S}", e.step, quoted(e.host), quoted(e.text)) for e in trail.entries]
+    # A list, not a table: Prefect's UI cuts a table's last column off, and here that is what happened.
+    happened = [
+        f"- {e.at:%Y-%m-%d %H:%M:%S} UTC, {f'step {e.step}, ' if e.step else ''}{quoted(e.host)}: {quoted(e.text)}"
+        for e in trail.entries
+    ]
     lines = [
         f"# ALM-{page.alarm_id} {page.title}: {quoted(case.cluster)}",
         "",
@@ -69,7 +73,7 @@ def report(trail: Trail, page: Page, link: str) -> str:
         "",
     ]
     if happened:
-        lines += ["## What happened", "", *_table("UTC", "step", "host", "what", rows=happened), ""]
+        lines += ["## What happened", "", *happened, ""]
     if trail.needs_a_person:
         lines += ["## What to do next", "", *_next(trail, page), ""]
         lines += [f"Impact while the alarm is active: {page.impact}.", ""]

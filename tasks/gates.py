@@ -25,6 +25,7 @@ async def may_change(case: Case, connection: Connection, alarms: Sequence[Alarm]
         if cluster.mode != "auto" and not case.dry_run:
             why = "nothing is changed without a person; do it as described below"
             raise Refused(f"the cluster's mode is {cluster.mode!r}: {why}")
+        _alarms_can_be_read(alarms)
         await _hosts_are_who_they_seem(connection, alarms)
         await _nobody_else_is_at_it(connection)
         await _an_alarm_is_active(connection, alarms)
@@ -33,9 +34,13 @@ async def may_change(case: Case, connection: Connection, alarms: Sequence[Alarm]
     return cluster
 
 
-async def _an_alarm_is_active(connection: Connection, alarms: Sequence[Alarm]) -> None:
+def _alarms_can_be_read(alarms: Sequence[Alarm]) -> None:
     if any(alarm.reported for alarm in alarms):
-        raise Refused("whether the alarm is still active cannot be read from this Manager: do it as described below")
+        why = "nothing is changed without that; do it as described below"
+        raise Refused(f"this Manager offers no route to see whether the alarm is still active: {why}")
+
+
+async def _an_alarm_is_active(connection: Connection, alarms: Sequence[Alarm]) -> None:
     active = {alarm.host for alarm in await connection.manager.alarms(alarms[0].alarm_id)}
     if active.intersection(alarm.host for alarm in alarms):
         return
