@@ -147,5 +147,6 @@ def _listener(host: str, port: int) -> socket.socket:
         listener.listen(2048)
     except OSError as error:
         listener.close()
-        raise OSError(error.errno, f"the emulator cannot listen on {host}:{port}: {error.strerror}") from error
+        why = f"{error.strerror}: choose another port, or 0 for a free one"
+        raise OSError(error.errno, f"the emulator cannot listen on {host}:{port}: {why}") from error
     return listener
