@@ -7,7 +7,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from flows.episode import reported_host, run_episode, run_id
+from flows.episode import run_episode, run_id
 from flows.escalation import escalate, ticket_for_a_failure
 from tasks.agencies import agency_is_bound, bind_agency
 from tasks.alarms import alarms_clear, cleared_meanwhile, find_alarms
@@ -68,7 +68,6 @@ async def alm_12110(
         cluster=cluster.strip(),
         alarm_id=PAGE.alarm_id,
         host=host.strip(),
-        reported_host=reported_host(),
         run=run_id(),
         dry_run=dry_run,
         comment=comment,
@@ -79,8 +78,10 @@ async def alm_12110(
 async def procedure(case: Case, trail: Trail) -> None:
     """The page, its steps numbered. `trail` drops a host where its part ends early: cannot tell, refused, dry run."""
     alarms = trail.found(await find_alarms(case))  # 1
-    normal, abnormal = trail.answered("2", await instances_are_normal(case, alarms), alarms)  # 2
-    await rebind(case, trail, normal)  # 2 yes: these do not wait for another host's restart
+    fresh, again_after_3, again_after_6 = trail.relapsed(alarms)
+    await escalate(case, trail, PAGE, again_after_6)  # 6 no: it is cleared no longer
+    normal, abnormal = trail.answered("2", await instances_are_normal(case, fresh), fresh)  # 2
+    await rebind(case, trail, [*again_after_3, *normal])  # 2 yes: these do not wait for another host's restart
     if abnormal:
         restarted = await trail.follow("3", restart_instances(case, abnormal), abnormal)  # 3
         answers = await alarms_clear(case, restarted, step="3", done_at=trail.done_at)

@@ -9,34 +9,43 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.escalation import ticket_for, unwatch, watch
-from tasks.claims import claimed
+from tasks.claims import claimed, settled
 from tasks.connections import connected
-from tasks.errors import CannotTell, ConfigurationError, RemoteError, RunbookError
+from tasks.errors import CannotTell, ConfigurationError, LedgerUnavailable, RemoteError, RunbookError
 from tasks.evidence import Page, publish, report
+from tasks.ledger.episodes import Asking, Held
 from tasks.models import Case, Outcome
 from tasks.trail import Trail
 
 Procedure = Callable[[Case, Trail], Awaitable[None]]
+BY_ALARM = "started-by:alarm"  # the tag of the deployments that alarms start
 
 
 async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any]:
     """Carry out the procedure; the returned state is named after the outcome and its message holds the traces.
 
-    Errors of ours end the run in a ticket; a block that cannot be used fails it before anything was looked at.
-    Whatever else breaks it off, `ticket_for_a_failure` files what the trail holds by then.
+    Errors of ours end the run in a ticket; a block that cannot be used, or a ledger that does not answer, fails it
+    before anything was looked at. Whatever else breaks it off, `ticket_for_a_failure` files what the trail holds by then.
     """
     trail = Trail(case)
     link = flow_run.ui_url or ""
     watch(case.run, trail, page)
     try:
-        async with connected(case) as connection:
-            with claimed(case, link or case.run, cluster_id=connection.cluster.cluster_id) as holder:
-                if holder:
-                    trail.stop(Outcome.JOINED, f"this cluster is being worked on by {holder}")
-                else:
-                    await _carried_out(case, trail, procedure)
-                ticket = await ticket_for(trail, page)
-    except ConfigurationError as error:
+        async with (
+            connected(case) as connection,
+            claimed(
+                case, asking(case), cluster_id=connection.cluster.cluster_id, speed=connection.cluster.speed
+            ) as claim,
+        ):
+            if isinstance(claim, Held):
+                trail.stop(Outcome.JOINED, f"this cluster is being worked on by {claim.by}")
+            else:
+                trail.earlier = claim
+                trail.case = case.model_copy(update={"reported": claim.hosts}) if claim else case
+                await _carried_out(trail, procedure)
+            ticket = await ticket_for(trail, page)
+            await settled(case, trail.parts, trail.outcome, ticket.id if ticket else "")
+    except (ConfigurationError, LedgerUnavailable) as error:
         return Failed(message=str(error))
     await publish(trail, report(trail, page, link))
     parts = [*(f"{host}: {trace}" for host, trace in trail.traces.items())]
@@ -55,14 +64,16 @@ def run_id() -> str:
     return str(flow_run.id or "")
 
 
-def reported_host() -> str:
-    """The host that the alarm source named: the intake tags the run `host:NAME`. Empty for a run of a person."""
-    return next((tag.removeprefix("host:") for tag in flow_run.tags or () if tag.startswith("host:")), "")
+def asking(case: Case) -> Asking:
+    """This flow run, as one that wants the cluster's episode. Who started it, its tags tell."""
+    tags = flow_run.tags or ()
+    episode = next((tag.removeprefix("episode:") for tag in tags if tag.startswith("episode:")), "")
+    return Asking(case.run, flow_run.ui_url or case.run, automated=BY_ALARM in tags, episode=episode)
 
 
-async def _carried_out(case: Case, trail: Trail, procedure: Procedure) -> None:
+async def _carried_out(trail: Trail, procedure: Procedure) -> None:
     try:
-        await procedure(case, trail)
+        await procedure(trail.case, trail)
     except (CannotTell, RemoteError) as error:  # a step that changes something ends its own; this was a question
         trail.stop(Outcome.CANNOT_TELL, str(error))
     except RunbookError as error:

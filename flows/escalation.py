@@ -8,6 +8,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.runtime import flow_run as this_run
 
 from tasks.alarms import cleared_meanwhile
+from tasks.claims import broke_off
 from tasks.evidence import Page, report
 from tasks.models import Alarm, Case, Outcome
 from tasks.tickets import Ticket, file_ticket, store
@@ -19,6 +20,8 @@ async def escalate(case: Case, trail: Trail, page: Page, alarms: Sequence[Alarm]
 
     A host whose alarm was cleared meanwhile needs nobody.
     """
+    if not alarms:
+        return
     left = trail.remaining("7", await cleared_meanwhile(case, alarms), alarms)
     if left:
         trail.reached("7", left)
@@ -51,18 +54,22 @@ def unwatch(run: str) -> None:
     _watched.pop(run, None)
 
 
-def ticket_for_a_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+async def ticket_for_a_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """A hook: a run that broke off or was cancelled also ends in a ticket, the run's own. A dry run only fails.
 
+    A run of an alarm's that had changed nothing yet gets no ticket: the intake starts it again.
     A cancelled or killed run leaves its process no time: then the hook runs in another and knows only its parameters.
     """
     parameters, run = flow_run.parameters, str(flow_run.id)
     trail, page = _watched.pop(run, (None, None))
     if parameters.get("dry_run", True) or state.name == Outcome.ERROR:  # ERROR has its ticket, with the evidence
         return
+    outcome = Outcome.CANCELLED if state.is_cancelled() else Outcome.ERROR
+    if not await broke_off(run, outcome):
+        return
     what = f"{state.name}: {state.message}"
     if trail and page:
-        trail.stop(Outcome.CANCELLED if state.is_cancelled() else Outcome.ERROR, what)
+        trail.stop(outcome, what)
         store(trail.subject, _title(trail, page), report(trail, page, link=""), run)
         return
     cluster = parameters.get("cluster", "an unnamed cluster")

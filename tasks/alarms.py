@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks import waits
 from tasks.connections import Connection, connected
 from tasks.errors import CannotTell, ConfigurationError, NotOffered, RemoteError, ServerTrouble, Unreachable
-from tasks.models import Alarm, Answer, Case, Outcome, hosts_of
+from tasks.models import NOT_LISTED, Alarm, Answer, Case, Outcome, hosts_of
 from tasks.retrying import DELAYS, RETRIES, may_pass
 
 LOOK_EVERY = 60.0  # seconds of the cluster's time
@@ -27,8 +27,8 @@ WHILE_UNREACHABLE = 900.0  # an OMS switchover takes minutes: look that much lon
 async def find_alarms(case: Case) -> tuple[Alarm, ...]:
     """All active occurrences of the case's alarm on its cluster, one per host, the newest; may be empty.
 
-    Where Manager offers no alarm route, the host that the alarm source reported is taken, marked `reported`. Where it
-    does, and the host the run is about has no active alarm, its last one is among them, as it was cleared.
+    Where Manager offers no alarm route, the hosts that the alarm sources reported are taken, marked `reported`. Where
+    it does, and a host that the run is about has no active alarm, its last one is among them, as it was cleared.
 
     Raises:
         CannotTell: no route and no reported host; not listed at all; or none listed while the alarm is masked.
@@ -38,41 +38,50 @@ async def find_alarms(case: Case) -> tuple[Alarm, ...]:
     """
     async with connected(case) as connection:
         manager = connection.manager
-        about = case.host or case.reported_host
+        about = (case.host,) if case.host else case.reported
         try:
             rows = await manager.alarms(case.alarm_id)
         except NotOffered as error:
             if about:
-                return (Alarm(alarm_id=case.alarm_id, location=f"HostName={about}", reported=True),)
+                return tuple(
+                    Alarm(alarm_id=case.alarm_id, location=f"HostName={host}", reported=True) for host in about
+                )
             where = "on Manager, O&M > Alarm > Alarms, find the alarm's host and start a run with it"
             raise CannotTell(f"no route to read alarms, and no host was reported: {where} ({error})") from error
         newest: dict[str, Alarm] = {}
         for alarm in sorted(rows, key=_age):
             if case.host in ("", alarm.host):
                 newest[alarm.host] = alarm
-        if about and about not in newest:
-            newest[about] = await _last_of(connection, case, about)
+        if missing := [host for host in about if host not in newest]:
+            newest |= await _last_of(connection, case, missing, alone=not newest)
         if not newest:
             await _check_masking(connection, case.alarm_id)
         return tuple(newest.values())
 
 
-async def _last_of(connection: Connection, case: Case, host: str) -> Alarm:
-    """The newest occurrence of a host that has no active one: it tells whether the alarm was cleared, and by whom.
+async def _last_of(connection: Connection, case: Case, hosts: Sequence[str], *, alone: bool) -> dict[str, Alarm]:
+    """The newest occurrence of hosts that have no active one: it tells whether the alarm was cleared, and by whom.
+
+    Args:
+        alone: no other host has an active alarm. Else a host of which nothing is listed is marked `NOT_LISTED`.
 
     Raises:
-        CannotTell: there is none: not being listed is not the same as being cleared.
+        CannotTell: nothing is listed of any: not being listed is not the same as being cleared.
         ConfigurationError: the case is about a host that Manager does not know.
     """
-    rows = [row for row in await connection.manager.alarms(case.alarm_id, status="all") if row.host == host]
-    if rows:
-        return max(rows, key=_age)
-    await _check_masking(connection, case.alarm_id)
-    known = sorted(each.name for each in await connection.manager.hosts())
-    if host not in known:
-        few = ", ".join(known[:10]) + (" ..." if len(known) > 10 else "")
-        raise ConfigurationError(f"Manager does not know host {host!r}: the cluster's hosts are {few}")
-    raise CannotTell(f"Manager lists no ALM-{case.alarm_id} of {host}, active or cleared: that does not mean cleared")
+    rows = sorted(await connection.manager.alarms(case.alarm_id, status="all"), key=_age)
+    last = {row.host: row for row in rows if row.host in hosts}
+    unlisted = [host for host in hosts if host not in last]
+    if alone and not last:
+        await _check_masking(connection, case.alarm_id)
+        known = sorted(each.name for each in await connection.manager.hosts())
+        if case.host and case.host not in known:
+            few = ", ".join(known[:10]) + (" ..." if len(known) > 10 else "")
+            raise ConfigurationError(f"Manager does not know host {case.host!r}: the cluster's hosts are {few}")
+        of = ", ".join(unlisted)
+        raise CannotTell(f"Manager lists no ALM-{case.alarm_id} of {of}, active or cleared: that does not mean cleared")
+    marked = {"alarm_id": case.alarm_id, "status": NOT_LISTED}
+    return last | {host: Alarm(**marked, location=f"HostName={host}") for host in unlisted}
 
 
 async def _check_masking(connection: Connection, alarm_id: str) -> None:

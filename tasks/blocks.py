@@ -12,7 +12,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from pydantic import ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from tasks.clients.ecs import Ecs
-from tasks.clients.http import on_this_machine, trusting
+from tasks.clients.http import Patience, on_this_machine, trusting
 from tasks.clients.iam import Iam
 from tasks.clients.manager import Manager as ManagerClient
 from tasks.clients.mrs import Mrs
@@ -41,8 +41,8 @@ class Manager(Block):
         description='Your Manager\'s own routes, e.g. {"alarms": "GET monitor/alarms"}; "" means: not offered.',
     )
 
-    def get_client(self, *, dry_run: bool) -> ManagerClient:
-        """A client of this Manager; it opens its session on first use."""
+    def get_client(self, *, dry_run: bool, patience: Patience | None = None, keep_alive: bool = True) -> ManagerClient:
+        """A client of this Manager; it opens its session on first use. See `Api` for what may be chosen."""
         return ManagerClient(
             self.url,
             user=self.user,
@@ -51,6 +51,8 @@ class Manager(Block):
             routes=self.routes,
             verify=trusting(self.ca_file, self.ca_pem),
             dry_run=dry_run,
+            patience=patience,
+            keep_alive=keep_alive,
         )
 
 

@@ -1,49 +1,159 @@
-"""One acting run per cluster: the run that holds the claim acts, any other joins it."""
+"""One acting run per cluster: the run that holds the cluster's episode acts, any other joins it."""
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
-from urllib.parse import quote
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
 
-from tasks.errors import ConfigurationError
-from tasks.home import home
-from tasks.models import Case
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tasks import waits
+from tasks.errors import ConfigurationError, LedgerUnavailable, Refused
+from tasks.ledger.database import Ledger, open_ledger
+from tasks.ledger.episodes import Asking, Held, Holding, Part, begin_change, claim, episode_of_run, renew, settle
+from tasks.ledger.starting import give_up
+from tasks.ledger.tables import Episode
+from tasks.models import Case, Outcome
+
+RENEW_EVERY = 10.0
+TRIES = (1.0, 2.0, 4.0, 8.0)  # pauses between tries to reach the ledger, seconds
+Got = TypeVar("Got")
+
+logger = logging.getLogger("runbooks")
 
 
-@contextmanager
-def claimed(case: Case, who: str, *, cluster_id: str = "") -> Iterator[str]:
-    """Hold the cluster for as long as the block runs, if it is free.
+@dataclass(frozen=True)
+class _Claim:
+    ledger: Ledger
+    holding: Holding
+    speed: float
 
-    The claim is a lock on a file of this machine: it ends with its process, however that ends.
+
+_claims: dict[str, _Claim] = {}
+
+
+@asynccontextmanager
+async def claimed(
+    case: Case, asking: Asking, *, cluster_id: str, speed: float = 1
+) -> AsyncIterator[Holding | Held | None]:
+    """Hold the cluster's episode for as long as the block runs, if no other run does.
+
+    Held by a lease that is renewed while the block runs: of a process that dies it is free half a minute later.
 
     Args:
-        who: the run that asks, for the others to find it.
-        cluster_id: the cluster's id in the cloud: two blocks of one cluster are one claim. Empty: the block's name.
+        cluster_id: the cluster's id in the cloud: two blocks of one cluster are one claim.
+        speed: how much faster the cluster's time runs (1, but for the emulator).
 
     Yields:
-        Empty text where the claim is ours, else who holds it. Dry runs change nothing and claim nothing.
+        What is held, or who holds it. None: a dry run, which changes nothing and claims nothing.
 
     Raises:
-        ConfigurationError: no claim can be kept for this name, or in this home.
+        LedgerUnavailable, ConfigurationError: without the ledger nobody may act.
     """
     if case.dry_run:
-        yield ""
+        yield None
         return
-    folder = home() / "claims"
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        name = quote(f"{cluster_id or case.cluster}-{case.alarm_id}", safe="")  # leads out of no folder
-        opened = (folder / name).open("a+", encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"cluster {case.cluster!r} cannot be claimed in {folder}: {error.strerror}") from error
-    with opened as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            yield file.read() or "another run"
+    async with open_ledger() as ledger:
+        now = waits.wall()
+        got = await _insisting(
+            ledger, lambda session: claim(session, cluster_id, case.cluster, case.alarm_id, asking, now)
+        )
+        if isinstance(got, Held):
+            yield got
             return
-        file.truncate(0)
-        file.write(who)
-        file.flush()
-        yield ""
+        _claims[case.run] = _Claim(ledger, got, speed)
+        renewing = asyncio.create_task(_renew(ledger, got))
+        try:
+            yield got
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+            del _claims[case.run]
+
+
+async def may_act(case: Case) -> None:
+    """The last gate before a change: the claim still holds, and the alarm is an emergency. The change is noted.
+
+    Raises:
+        Refused: another run has taken over, the alarm is old, or the ledger does not answer.
+    """
+    if case.dry_run:
+        return
+    held = _claims.get(case.run)
+    if held is None:
+        raise Refused("this run holds no claim on its cluster")
+    try:
+        async with held.ledger.writing() as session:
+            episode = await session.get(Episode, held.holding.episode)
+            if episode is not None and episode.backlog:
+                why = "nothing is changed by itself then; do it as described below, or start a run by hand"
+                raise Refused(f"{episode.backlog}: {why}")
+            if not await begin_change(session, held.holding, waits.wall()):
+                raise Refused("this run has lost its claim on the cluster: another one may be at work")
+    except LedgerUnavailable as error:
+        raise Refused(f"without the ledger nothing is changed: {error}") from error
+
+
+async def settled(case: Case, parts: Sequence[Part], outcome: Outcome, ticket: str) -> None:
+    """Write down how the run ended, and let go of its episode; does nothing where it holds none.
+
+    Args:
+        parts: how the page ended for each alarm that was followed.
+        ticket: the id of the run's ticket, may be empty.
+    """
+    held = _claims.get(case.run)
+    if held is None:
+        return
+    try:
+        await _insisting(
+            held.ledger,
+            lambda session: settle(session, held.holding, parts, outcome, ticket, waits.wall(), held.speed),
+        )
+    except LedgerUnavailable as error:
+        logger.warning("how this run ended is not in the ledger, the intake will write it from its state: %s", error)
+
+
+async def broke_off(run: str, outcome: Outcome) -> bool:
+    """A run broke off: end its episode with this word, unless the intake may start the run again.
+
+    Returns:
+        Whether it is over, so that a person must be told. False: it had changed nothing, and gets another run.
+    """
+    try:
+        async with open_ledger() as ledger, ledger.writing() as session:
+            episode = await episode_of_run(session, run)
+            if episode is None:
+                return True
+            if outcome is not Outcome.CANCELLED and episode.run == run and not episode.acted:
+                return False
+            await give_up(session, episode, outcome, waits.wall())
+    except (LedgerUnavailable, ConfigurationError) as error:
+        logger.warning("that run %s broke off is not in the ledger: %s", run, error)
+    return True
+
+
+async def _renew(ledger: Ledger, holding: Holding) -> None:
+    while True:
+        await asyncio.sleep(RENEW_EVERY)
+        try:
+            async with ledger.writing() as session:
+                if not await renew(session, holding, waits.wall()):
+                    logger.warning("episode %s is no longer held by this run: it changes nothing more", holding.episode)
+                    return
+        except LedgerUnavailable as error:
+            logger.warning("the claim on episode %s cannot be renewed: %s", holding.episode, error)
+
+
+async def _insisting(ledger: Ledger, work: Callable[[AsyncSession], Awaitable[Got]]) -> Got:
+    """Write, tried again while the ledger does not answer for a moment."""
+    for pause in TRIES:
+        try:
+            async with ledger.writing() as session:
+                return await work(session)
+        except LedgerUnavailable as error:
+            logger.warning("%s", error)
+            await asyncio.sleep(pause)
+    async with ledger.writing() as session:
+        return await work(session)

@@ -3,6 +3,7 @@
 RunbookError                one sentence: what, where, what to do
 ├── ConfigurationError      a block, a parameter or a command line is wrong
 │   └── UnknownCluster      no block of that name
+├── LedgerUnavailable       the ledger cannot be read or written now: nothing was accepted, nothing may be changed
 ├── CannotTell              a question of the page has no answer: never a yes, never a no
 ├── Refused                 a gate does not let a mutation pass
 ├── DryRun                  a mutation that was not sent, because this is a dry run
@@ -33,6 +34,10 @@ class ConfigurationError(RunbookError):
 
 class UnknownCluster(ConfigurationError):
     """No `Cluster` block of that name exists."""
+
+
+class LedgerUnavailable(RunbookError):
+    """The ledger does not answer; what was asked of it did not happen. Worth trying again."""
 
 
 class CannotTell(RunbookError):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from tasks.blocks import Cluster, cluster_block
+from tasks.claims import may_act
 from tasks.connections import Connection
 from tasks.errors import ConfigurationError, Refused, RemoteError
 from tasks.models import Alarm, Case, Outcome
@@ -12,7 +13,8 @@ async def may_change(case: Case, connection: Connection, alarms: Sequence[Alarm]
     """Let a mutation for these alarms pass, or refuse it with the first gate's reason. Everything is read now.
 
     The gates: the cluster's mode; each alarmed host is one and the same machine for Manager and the cloud, and not in
-    maintenance mode; the cluster is `running`; no other command or agency update runs; and, last, an alarm is active.
+    maintenance mode; the cluster is `running`; no other command or agency update runs; an alarm is active; and, last,
+    the run still holds its cluster's episode, whose alarm is no old one.
 
     Returns:
         The cluster's block as it is now: what it allows counts, not what it allowed when the run began.
@@ -29,6 +31,7 @@ async def may_change(case: Case, connection: Connection, alarms: Sequence[Alarm]
         await _hosts_are_who_they_seem(connection, alarms)
         await _nobody_else_is_at_it(connection)
         await _an_alarm_is_active(connection, alarms)
+        await may_act(case)
     except (RemoteError, ConfigurationError) as error:
         raise Refused(f"a gate cannot be read, so it stays shut: {error}") from error
     return cluster

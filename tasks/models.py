@@ -1,6 +1,7 @@
 """What the tasks speak about: the page's words, typed and frozen, without HTTP and without Prefect."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -70,7 +71,7 @@ class Case(Frozen):
         dry_run: nothing is changed, whatever the cluster's mode.
         comment: what the person who started the run wrote.
         run: the flow run's id.
-        reported_host: the host the alarm source named; taken only where Manager offers no alarm list.
+        reported: hosts whose alarms the sources reported; taken for alarmed only where Manager offers no alarm list.
     """
 
     cluster: str
@@ -78,8 +79,11 @@ class Case(Frozen):
     host: str = ""
     dry_run: bool = True
     comment: str = ""
-    reported_host: str = ""
+    reported: tuple[str, ...] = ()
     run: str = ""
+
+
+NOT_LISTED = "not listed"  # the status of an alarm that a source reported, and that Manager does not list at all
 
 
 class Alarm(Frozen):
@@ -188,6 +192,36 @@ class Agency(Frozen):
     name: Text = ""
     trusts: Text = Field("", validation_alias=AliasChoices("trust_domain_name", "trusts"))
     expires: InUtc | None = Field(None, validation_alias=AliasChoices("expire_time", "expires"))
+
+
+Kind = Literal["raised", "cleared", "event", "trigger"]
+ClearedBy = Literal["auto", "person"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What a source claims about one alarm; a claim to be checked, never a command. Texts are as the source gave them.
+
+    Attributes:
+        kind: `trigger` says only that Manager's alarm list is worth reading now; `event` is no alarm.
+        cluster: the cluster's name (`Source`, `dn`) or its id in the cloud; it only looks the cluster up.
+        host: empty where the source does not say.
+        serial: Manager's serial number, the same for the alarm and its clear; empty where the source does not say.
+        occurred: when the alarm occurred, by Manager's clock, aware, UTC; None where the source does not say.
+        cleared: when it was cleared, by the same clock.
+        cleared_by: None when it is not cleared, or the source does not say by whom.
+        sent: when the source wrote this, by the clock that wrote `occurred`; the two tell the alarm's age.
+    """
+
+    alarm_id: str
+    kind: Kind
+    cluster: str
+    host: str = ""
+    serial: str = ""
+    occurred: datetime | None = None
+    cleared: datetime | None = None
+    cleared_by: ClearedBy | None = None
+    sent: datetime | None = None
 
 
 class Answer(Frozen):

@@ -8,10 +8,13 @@ from typing import Literal
 from prefect.logging import get_run_logger
 
 from tasks import waits
-from tasks.models import Alarm, Answer, Case, Deed, Outcome
+from tasks.ledger.episodes import Holding, Part
+from tasks.ledger.matching import the_one
+from tasks.models import NOT_LISTED, Alarm, Answer, Case, Deed, Outcome
 
 NO_HOST = "(no host)"
 WHOLE_CLUSTER = "(the cluster)"
+RECURRED = "(recurred)"
 
 # An alarm that was over when the run looked for it.
 OVER = {
@@ -69,11 +72,13 @@ class Trail:
         entries: every line, in the order it was learned.
         alarms: host name -> the alarm this run follows.
         ends: host name -> how its part ended.
+        earlier: what earlier runs left of this episode; None: nothing is known of that.
         done_at: mutating step -> when the last thing it did was seen to be done.
     """
 
     def __init__(self, case: Case) -> None:
         self.case = case
+        self.earlier: Holding | None = None
         self.entries: list[Entry] = []
         self.alarms: dict[str, Alarm] = {}
         self.ends: dict[str, End] = {}
@@ -109,8 +114,18 @@ class Trail:
         which = f"{host}/{serial}/{when}" if told else f"run/{self.case.run}"
         return f"{self.case.cluster}/{self.case.alarm_id}/{which}"
 
+    @property
+    def parts(self) -> list[Part]:
+        """How the page ended for each alarm that was followed; what was handed over before is not among them."""
+        traces = self.traces
+        return [
+            Part(alarm, self.ends[host].outcome, traces[host])
+            for host, alarm in self.alarms.items()
+            if host in self.ends and alarm.host and self.ends[host].outcome is not Outcome.JOINED
+        ]
+
     def found(self, alarms: Sequence[Alarm]) -> list[Alarm]:
-        """Step 1 found these alarms; one without a host cannot be followed and ends here."""
+        """Step 1 found these alarms; one that cannot be followed, or that a person has already, ends here."""
         for alarm in alarms:
             host = alarm.host or NO_HOST
             self.alarms[host] = alarm
@@ -118,12 +133,45 @@ class Trail:
             if alarm.status.lower() in OVER:
                 self._end("1", host, *OVER[alarm.status.lower()])
                 continue
+            if alarm.status == NOT_LISTED:
+                why = (
+                    f"a source reported ALM-{alarm.alarm_id}, and Manager does not list it: that does not mean cleared"
+                )
+                self._end("1", host, Outcome.CANNOT_TELL, why)
+                continue
             source = "reported by the alarm source" if alarm.reported else "active on Manager"
             self._write("1", host, "asked", f"{alarm} is {source}")
             if not alarm.host:
                 why = f"the alarm's location has no host ({alarm.location or 'it is empty'}): find it on Manager"
                 self._end("1", host, Outcome.CANNOT_TELL, why)
+            elif ended := self._handed_over(alarm):
+                self._end(
+                    "1", host, Outcome.JOINED, f"the page has ended for this alarm before ({ended}): see its ticket"
+                )
         return [alarm for host, alarm in self.alarms.items() if host not in self.ends]
+
+    def relapsed(self, alarms: Sequence[Alarm]) -> tuple[list[Alarm], list[Alarm], list[Alarm]]:
+        """Alarms to begin the page with; those that came back after step 3 had repaired them; those after step 6.
+
+        A relapse goes on where its repair has failed, with the trace of the run that repaired it.
+        """
+        back: dict[str, list[Alarm]] = {"": [], "3": [], "6": []}
+        repaired = self.earlier.repaired if self.earlier else {}
+        for alarm in alarms:
+            steps = repaired.get(alarm.host, "").split()[:-1]
+            step = steps[-1].rstrip("y") if steps else ""
+            back[step].append(alarm)
+            if step:
+                self._steps[alarm.host] = [*steps[:-1], f"{step}n {RECURRED}"]
+                why = "it came back within the time in which a repair is verified"
+                self._write(step, alarm.host, "asked", f"{why}: step {step} has not repaired it")
+        return back[""], back["3"], back["6"]
+
+    def _handed_over(self, alarm: Alarm) -> str:
+        """The word with which the page ended for this very alarm in an earlier run; empty: it did not."""
+        mine = [each for each in self.earlier.handed_over if each.host == alarm.host] if self.earlier else []
+        known = the_one(alarm, mine)
+        return known.ended if known else ""
 
     def answered(
         self, step: str, answers: Iterable[Answer], alarms: Sequence[Alarm]
@@ -199,7 +247,7 @@ class Trail:
     def stop(self, outcome: Outcome, why: str) -> None:
         """The run is over: every part that has not ended ends so, or the run itself where there is none."""
         for host in [host for host in self._steps if host not in self.ends] or [WHOLE_CLUSTER]:
-            last = self._steps.get(host, [""])[-1]
+            last = self._steps.get(host, [""])[-1].removesuffix(f" {RECURRED}")
             self._end(NEXT.get(last, last.rstrip("yn")), host, outcome, why)
 
     def _end(self, step: str, host: str, outcome: Outcome, why: str, at: datetime | None = None) -> None:

@@ -32,6 +32,11 @@ class WallClock:
         await asyncio.sleep(seconds)
 
 
+def wall() -> datetime:
+    """Our own time, aware, UTC, whatever `clock` is: what processes tell each other in the ledger is told in this."""
+    return datetime.now(UTC)
+
+
 clock: ContextVar[Clock] = ContextVar("clock", default=WallClock())  # noqa: B039  it holds no state
 
 

@@ -38,13 +38,15 @@ DEFINITIONS = {
 class Alarms:
     """Raises and clears alarms on the Managers of the region.
 
-    `sinks` get every syslog line; `rereport_seconds` (None: off, as by default) repeats the lines of uncleared alarms.
+    `sinks` get every syslog line, `watchers` every alarm when it is raised and when it is cleared;
+    `rereport_seconds` (None: off, as by default) repeats the lines of uncleared alarms.
     """
 
     def __init__(self, clock: Clock, faults: Faults) -> None:
         self._clock = clock
         self._faults = faults
         self.sinks: list[Callable[[str], None]] = []
+        self.watchers: list[Callable[[Alarm], None]] = []
         self.template = DEFAULT_TEMPLATE
         self.rereport_seconds: float | None = None
 
@@ -75,6 +77,7 @@ class Alarms:
         cluster.alarms.append(alarm)
         _forget_oldest(cluster)
         self._report(alarm)
+        self._show(alarm)
         self._plan_rereport(alarm)
         return alarm
 
@@ -86,6 +89,7 @@ class Alarms:
         alarm.cleared_ms = self.manager_ms(alarm.host.cluster)
         alarm.host.active.pop(alarm.alarm_id, None)
         self._report(alarm)
+        self._show(alarm)
 
     def clear_all(self, host: Host) -> None:
         """Clear whatever is uncleared on a host, as the recovered service does."""
@@ -107,6 +111,10 @@ class Alarms:
         if alarm.status == "Uncleared":
             self._report(alarm)
             self._plan_rereport(alarm)
+
+    def _show(self, alarm: Alarm) -> None:
+        for watcher in self.watchers:
+            watcher(alarm)
 
     def _report(self, alarm: Alarm) -> None:
         cluster = alarm.host.cluster

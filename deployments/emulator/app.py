@@ -15,6 +15,7 @@ from deployments.emulator.mrs import Mrs
 from deployments.emulator.region import Region
 from deployments.emulator.routes import ServedRoute
 from deployments.emulator.sessions import Sessions
+from deployments.emulator.smn import Smn
 from deployments.emulator.trouble import TroubleMiddleware
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -23,7 +24,7 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 def served_by(region: Region) -> list[ServedRoute]:
     """Every route of every face, whether the region's profile serves it or not."""
     manager = Manager(region, Sessions(region.clock))
-    faces = (manager, AssumedManager(region, manager), Mrs(region), Ecs(region), Iam(region))
+    faces = (manager, AssumedManager(region, manager), Mrs(region), Ecs(region), Iam(region), Smn(region))
     return [route for face in faces for route in face.routes()]
 
 

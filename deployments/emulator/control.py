@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from deployments.emulator.inventory import Alarm, Cluster
 from deployments.emulator.region import Region
 from deployments.emulator.routes import Endpoint, ServedRoute
+from deployments.emulator.smn import SmnSender
 
 
 class Control:
@@ -62,6 +63,10 @@ class Control:
                 "secret_key": region.secret_key,
                 "token": region.token,
                 "clusters": [self._cluster(cluster) for cluster in clusters],
+                "subscriptions": [
+                    {"topic": each.topic, "endpoint": each.endpoint, "confirmed": each.confirmed}
+                    for each in region.smn.subscriptions
+                ],
                 "faults": [
                     {"name": fault.name, "cluster": fault.scope[0], "host": fault.scope[1], "options": fault.options}
                     for fault in region.faults
@@ -104,9 +109,9 @@ class Control:
         return await self._do(request, lambda wanted: self._region.advance(float(wanted["seconds"])))
 
     async def act(self, request: Request) -> Response:
-        """`{action, ...}`, which is clear-alarm, scale-out, scale-in or add-cluster.
+        """`{action, ...}`, which is clear-alarm, scale-out, scale-in, add-cluster, smn-subscribe or smn-unsubscribe.
 
-        They take {serial, cluster?}, {cluster}, {cluster, host} and {name?}.
+        They take {serial, cluster?}, {cluster}, {cluster, host}, {name?}, and twice {endpoint, topic}.
         """
 
         def do(wanted: dict[str, Any]) -> None:
@@ -120,6 +125,13 @@ class Control:
                     region.scale_in(wanted["cluster"], wanted["host"])
                 case "add-cluster":
                     region.add_cluster(wanted.get("name"))
+                case "smn-subscribe":
+                    if not region.smn.sinks:
+                        region.smn.sinks.append(SmnSender())
+                    region.smn.address = str(request.base_url).rstrip("/")
+                    region.smn.subscribe(wanted["endpoint"], wanted["topic"])
+                case "smn-unsubscribe":
+                    region.smn.unsubscribe(wanted["endpoint"], wanted["topic"])
                 case unknown:
                     raise ValueError(f"no action is called {unknown!r}")
 

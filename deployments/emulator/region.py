@@ -25,6 +25,7 @@ from deployments.emulator.meta import Meta
 from deployments.emulator.metadata import MetadataService
 from deployments.emulator.mutations import Mutation
 from deployments.emulator.signatures import Keys
+from deployments.emulator.topics import Topics
 from deployments.emulator.trouble import Trouble
 
 Profile = Literal["documented", "assumed"]
@@ -60,6 +61,7 @@ class Region:
         self.alarms = Alarms(self.clock, self.faults)
         self.meta = Meta(self.clock, self.faults, self.metadata, self.alarms)
         self.commands = Commands(self.clock, self.faults, self.meta, self.alarms)
+        self.smn = Topics(self.region, self.project_id, self.alarms)
         self.trouble = Trouble()
         self.clusters: dict[str, Cluster] = {}
         self.servers: dict[str, Host] = {}

@@ -1,111 +1,155 @@
-"""An alarm that was received becomes a flow run: at most one that is alive per cluster and runbook."""
+"""Episodes become flow runs: each number of an episode one run, whoever asks for it and however often."""
 
+import asyncio
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from uuid import UUID
 
-from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
-)
-from prefect.client.schemas.objects import BlockDocument, FlowRun, StateType
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.states import AwaitingRetry
 
-from deployments.intake.syslog import Observation
-from tasks.blocks import Cluster
+from deployments.intake.metrics import Metrics
+from deployments.intake.prefect_server import PrefectAway, asking, flow_run
+from tasks import waits
+from tasks.errors import LedgerUnavailable
+from tasks.ledger.database import Ledger
+from tasks.ledger.episodes import hosts_of_episode
+from tasks.ledger.starting import started, to_start, to_wake, woken
+from tasks.ledger.tables import Episode
 
 RUNBOOKS: Mapping[str, str] = {"12110": "alm-12110/from-alarms"}
-# An occurrence whose run ended so is still open: it is started anew when it is reported again.
-DID_NOTHING = ("JOINED", "Crashed")
-MOST_RUNS = 20
-ALIVE = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
+AT_ONCE = 8  # runs being created at the same time
+MOST_PER_ROUND = 200
+LOOK_EVERY = 1.0  # seconds; an alarm that this process took in is not waited for
+TRY_AGAIN = (1.0, 2.0, 5.0, 15.0)  # seconds, while Prefect does not answer
+REFUSED_FOR = 30.0
+HOST_TAGS = 10
+
+logger = logging.getLogger("runbooks.intake")
 
 
-@dataclass(frozen=True)
-class Dispatched:
-    """What became of an observation: `started` or `joined` a run, `rejected`, or `noted`; and why.
+class Dispatcher:
+    """Starts the runs of episodes, and passes clears on to runs that wait. One of several may run at the same time."""
 
-    Noted are a clear, an event, and an occurrence whose run has ended already.
-    """
+    def __init__(self, ledger: Ledger, metrics: Metrics) -> None:
+        self._ledger, self._metrics = ledger, metrics
+        self._something = asyncio.Event()
+        self._deployments: dict[str, UUID] = {}
+        self._refused: dict[str, float] = {}
+        self.trouble = ""
 
-    what: Literal["started", "joined", "noted", "rejected"]
-    why: str
-    flow_run: FlowRun | None = None
+    def look(self) -> None:
+        """There may be something to do: look now."""
+        self._something.set()
 
+    async def run(self) -> None:
+        """Dispatch until cancelled, however long Prefect or the ledger is away."""
+        async with get_client() as client:
+            failures = 0
+            while True:
+                try:
+                    full = await self.dispatch(client)
+                    failures, self.trouble = 0, ""
+                except (PrefectAway, LedgerUnavailable) as error:
+                    if not failures:
+                        logger.warning("no run can be started now, all that was accepted waits: %s", error)
+                    self.trouble = str(error)
+                    await asyncio.sleep(TRY_AGAIN[min(failures, len(TRY_AGAIN) - 1)])
+                    failures += 1
+                    continue
+                if not full:
+                    await self._wait()
 
-async def dispatch(client: PrefectClient, observation: Observation) -> Dispatched:
-    """Start the runbook for a raised alarm, unless one is working on that cluster already.
+    async def dispatch(self, client: PrefectClient) -> bool:
+        """Start what is to be started, wake what is to be woken; True: there may be more at once.
 
-    The observation only says where to look: the run reads the alarms itself. The run's idempotency key is the alarm's
-    occurrence, so a line that is received twice starts one run; without serial number and time there is none.
+        Raises:
+            PrefectAway, LedgerUnavailable: something is left for later.
+        """
+        async with self._ledger.reading() as session:
+            episodes = await to_start(session, MOST_PER_ROUND)
+            waiting = await to_wake(session)
+        self._metrics.unstarted.set(len(episodes))
+        now = asyncio.get_running_loop().time()
+        due = [episode for episode in episodes if self._refused.get(episode.id, 0) <= now]
+        places = asyncio.Semaphore(AT_ONCE)
 
-    Raises:
-        httpx.TransportError, PrefectHTTPStatusError: the Prefect server did not take it; nothing was started.
-    """
-    seen = observation
-    if seen.kind != "raised":
-        return Dispatched("noted", f"ALM-{seen.alarm_id} {seen.kind} on {seen.host or seen.cluster_name}")
-    if seen.alarm_id not in RUNBOOKS:
-        why = f"there is no runbook for alarm {seen.alarm_id} of {seen.cluster_name!r}, only for {', '.join(RUNBOOKS)}"
-        return Dispatched("rejected", f"{why}: see its page, or do not send it here")
-    if not seen.host:
-        why = f"ALM-{seen.alarm_id} of {seen.cluster_name!r} comes without a host: put ${{locationInfo}} in the format"
-        return Dispatched("rejected", f"{why} on Manager, or start the runbook by hand")
-    found = [block for block in await _cluster_blocks(client) if block.data.get("source") == seen.cluster_name]
-    if len(found) != 1 or not found[0].name:
-        problem = "no cluster block has" if not found else f"{len(found)} cluster blocks have"
-        advice = "name it in the source field of exactly one MRS Cluster block"
-        return Dispatched("rejected", f"{problem} the name {seen.cluster_name!r} as its source: {advice}")
-    return await _start(client, seen, found[0].name, str(found[0].data["cluster_id"]))
+        async def one(episode: Episode) -> bool:
+            async with places:
+                return await self._start(client, episode)
 
+        results = await asyncio.gather(*(one(episode) for episode in due), return_exceptions=True)
+        for episode in waiting:
+            await self._wake(client, episode)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return len(episodes) == MOST_PER_ROUND and any(results)
 
-async def _cluster_blocks(client: PrefectClient) -> list[BlockDocument]:
-    """All of them, without their secrets; none where no block of this type was ever made."""
-    try:
-        return await client.read_block_documents_by_type(Cluster.get_block_type_slug(), include_secrets=False)
-    except PrefectHTTPStatusError as error:
-        if error.response.status_code == 404:
-            return []
-        raise
+    async def _start(self, client: PrefectClient, episode: Episode) -> bool:
+        """Create the run, or find the one that the same key made before; False: Prefect refuses this one."""
+        async with self._ledger.reading() as session:
+            hosts = await hosts_of_episode(session, episode.id)
+        try:
+            with asking():
+                run = await self._run_of(client, episode, hosts)
+        except (ObjectNotFound, PrefectHTTPStatusError) as error:
+            self._put_off(episode, error)
+            return False
+        async with self._ledger.writing() as session:
+            mine = await started(session, episode.id, episode.n, str(run.id))
+        if mine:
+            lag = (waits.now() - episode.raised).total_seconds()
+            self._metrics.dispatch_lag.observe(lag)
+            self._metrics.runs_started.labels("created").inc()
+            logger.info("episode %s of %s has its run %s, %.1f s after it", episode.id, episode.cluster, run.name, lag)
+        self._refused.pop(episode.id, None)
+        return True
 
-
-async def _start(client: PrefectClient, seen: Observation, cluster: str, cluster_id: str) -> Dispatched:
-    tags = [f"alarm:{seen.alarm_id}", f"cluster:{cluster}"]
-    alive = await client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(
-            tags=FlowRunFilterTags(all_=tags),
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=ALIVE)),
+    async def _run_of(self, client: PrefectClient, episode: Episode, hosts: list[str]) -> FlowRun:
+        """The one run of the episode's number. Texts of the alarm travel as tags, which Prefect takes as they are."""
+        name = RUNBOOKS[episode.alarm_id]
+        if name not in self._deployments:
+            self._deployments[name] = (await client.read_deployment_by_name(name)).id
+        return await client.create_flow_run_from_deployment(
+            self._deployments[name],
+            parameters={"cluster": episode.cluster},
+            idempotency_key=f"{episode.id}:{episode.n}",
+            name=f"ALM-{episode.alarm_id} {episode.cluster}",
+            tags=[
+                f"alarm:{episode.alarm_id}",
+                f"cluster:{episode.cluster}",
+                f"episode:{episode.id}",
+                *(f"host:{host}" for host in hosts[:HOST_TAGS]),
+            ],
         )
-    )
-    if alive:
-        return Dispatched("joined", f"{alive[0].name} is at work on {cluster} already", alive[0])
-    try:
-        deployment = await client.read_deployment_by_name(RUNBOOKS[seen.alarm_id])
-    except ObjectNotFound:
-        why = f"there is no deployment {RUNBOOKS[seen.alarm_id]!r}, so nothing was started for {seen.host} of {cluster}"
-        return Dispatched("rejected", f"{why}: deploy deployments/prefect.yaml and start the runbook by hand")
-    occurrence = _occurrence(seen, cluster_id)
-    for again in range(MOST_RUNS):
-        run = await client.create_flow_run_from_deployment(
-            deployment.id,
-            parameters={"cluster": cluster},
-            idempotency_key=occurrence and (f"{occurrence}/{again}" if again else occurrence),
-            name=f"ALM-{seen.alarm_id} {cluster}",
-            tags=[*tags, f"host:{seen.host}"],
-        )
-        if not (run.state and run.state.name in DID_NOTHING):
-            break
-    if run.state and run.state.is_final():
-        return Dispatched("noted", f"{run.name} has ended ({run.state.name}) for this occurrence on {seen.host}", run)
-    return Dispatched("started", f"{run.name} was started for {seen.host}", run)
 
+    def _put_off(self, episode: Episode, error: Exception) -> None:
+        """Try again later what Prefect refuses, for a person may mend it; say so each time."""
+        self._deployments.clear()
+        self._metrics.dispatch_errors.labels("refused").inc()
+        what = f"Prefect refuses it ({' '.join(str(error).split())})"
+        if isinstance(error, ObjectNotFound):
+            what = f"there is no deployment {RUNBOOKS[episode.alarm_id]!r}: deploy deployments/prefect.yaml"
+        logger.error("episode %s of %s has no run, it is tried again: %s", episode.id, episode.cluster, what)
+        self._refused[episode.id] = asyncio.get_running_loop().time() + REFUSED_FOR
 
-def _occurrence(seen: Observation, cluster_id: str) -> str | None:
-    """What the line is about, the same however often it comes; None where it does not tell one from the next."""
-    if not (seen.serial or seen.occurred):
-        return None
-    occurred = seen.occurred and seen.occurred.isoformat()
-    return "/".join(str(part) for part in (cluster_id, seen.alarm_id, seen.host, seen.serial, occurred))
+    async def _wake(self, client: PrefectClient, episode: Episode) -> None:
+        """Pass a clear on to the run, only if it waits: a run at work reads the ledger itself before it waits."""
+        run = await flow_run(client, episode.holder)
+        if run and run.state and run.state.name == "AwaitingRetry":
+            with asking():
+                await client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=waits.now()), force=True)
+            logger.info("%s is woken: an alarm of episode %s was cleared", run.name, episode.id)
+        async with self._ledger.writing() as session:
+            await woken(session, episode.id)
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(LOOK_EVERY):
+                await self._something.wait()
+        except TimeoutError:
+            pass
+        self._something.clear()

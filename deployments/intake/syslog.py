@@ -7,10 +7,12 @@ default report format, the format of times and the separator inside ``locationIn
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cache
-from typing import Literal, TypeVar
+from typing import TypeVar
+
+from tasks.models import ClearedBy, Kind, Observation
 
 MAX_LINE = 8192
 MAX_TEMPLATE = 1024
@@ -24,25 +26,29 @@ _FIELD = re.compile(r"\$\{([^${}]*)\}")
 _NAMES = tuple(_FIELD.findall(DEFAULT_TEMPLATE))
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9_. |${}-]")
 
-Kind = Literal["raised", "cleared", "event"]
-ClearedBy = Literal["auto", "person"]
 _KINDS: Mapping[str, Kind] = {"0": "raised", "1": "cleared", "2": "event"}
 _CLEARED_BY: Mapping[str, ClearedBy | None] = {"": None, "-1": None, "0": "auto", "2": "person"}
-_SEVERITIES: Mapping[str, str | None] = {"": None, "1": "critical", "2": "major", "3": "minor", "4": "warning"}
-_PARTS: Mapping[str, str] = {part.lower(): part for part in ("Source", "ServiceName", "RoleName", "HostName")}
+_UNUSED: Mapping[str, Mapping[str, None]] = {
+    "isAutoClear": dict.fromkeys(("", "0", "1")),
+    "level": dict.fromkeys(("", "1", "2", "3", "4")),
+}
+_PARTS = ("source", "servicename", "rolename", "hostname")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_MS = re.compile(r"[0-9]{12,13}")
 _DATE_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:]{8}(?:[.,][0-9]{1,9})?(?:Z|[+-][0-9]{2}:?[0-9]{2})?")
+_YEARLESS = re.compile(r"([A-Z][a-z]{2}) ([ 0-9][0-9]) ([0-9]{2}:[0-9]{2}:[0-9]{2})")
+_HALF_A_YEAR = timedelta(days=183)
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _PRIORITY = re.compile(r"<([0-9]{1,3})>")
 _RFC5424 = (
-    r"1 (?:-|[0-9]{4}-\S{1,60}) \S{1,255} (?:TAG|\S{1,48}) \S{1,128} \S{1,32} "
+    r"1 (-|[0-9]{4}-\S{1,60}) \S{1,255} (?:TAG|\S{1,48}) \S{1,128} \S{1,32} "
     r"(?:-|(?:\[(?:[^\]\\]|\\.)*\])+)(?: \ufeff?(.*))?"
 )
 _RFC3164 = (
-    r"(?:[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8} |[0-9]{4}-[0-9-]{5}T\S{8,40} )?"
+    r"(?:([A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}|[0-9]{4}-[0-9-]{5}T\S{8,40}) )?"
     r"(?:\S{1,255} )?(?:TAG)(?:\[[^]\s]{0,128}\])?: ?(.*)"
 )
 
@@ -54,25 +60,8 @@ class Malformed(Exception):
 
 
 @dataclass(frozen=True)
-class Observation:
-    """What one line claims about one alarm; a claim to be checked, never a command.
-
-    ``category`` alone decides ``kind``. ``cleared_by`` is None when the alarm is not cleared or the line does not say
-    by whom. ``location`` holds those of Source, ServiceName, RoleName and HostName that were given; it is empty, and
-    ``host`` is None, when the line gives no location. Times are aware and in UTC.
-    """
-
-    alarm_id: str
-    kind: Kind
-    cleared_by: ClearedBy | None
-    cluster_name: str
-    serial: str | None
-    occurred: datetime | None
-    cleared: datetime | None
-    host: str | None
-    location: Mapping[str, str] = field(hash=False)
-    severity: str | None
-    name: str | None
+class Heartbeat:
+    """The text that Manager sends to show that it is there."""
 
 
 class Template:
@@ -118,9 +107,16 @@ class Template:
 
 
 def parse_line(
-    line: bytes | str, template: Template, *, zone: tzinfo = UTC, identifiers: tuple[str, ...] = IDENTIFIERS
-) -> Observation:
+    line: bytes | str,
+    template: Template,
+    *,
+    zone: tzinfo = UTC,
+    identifiers: tuple[str, ...] = IDENTIFIERS,
+    heartbeat: str = "",
+) -> Observation | Heartbeat:
     """Read one syslog message, RFC 3164 or RFC 5424; header timestamp and host may be missing.
+
+    ``category`` alone decides what the alarm did; what else speaks of a clear is taken from a clear only.
 
     Args:
         line: the message, without or with the line end; at most ``MAX_LINE`` long.
@@ -128,9 +124,10 @@ def parse_line(
         zone: Manager's time zone, for times that name none; of a repeated hour the earlier one is meant.
         identifiers: the values "Identifier" may have on Manager. RFC 5424 allows no space in it, so there any single
             word is accepted in its place.
+        heartbeat: the heartbeat text set on Manager; empty where it sends none.
 
     Raises:
-        Malformed: the line is anything but an alarm in this report format, a heartbeat included.
+        Malformed: the line is neither an alarm in this report format nor the heartbeat.
 
     Source: Manager 3.x, "Configuring Syslog Northbound Parameters", tables 1 and 3.
     """
@@ -141,26 +138,31 @@ def parse_line(
     except UnicodeDecodeError as error:
         where = f"the line at byte {error.start}"
         raise _malformed("wrong encoding", where, "UTF-8", error.object[error.start :]) from None
-    fields = template.parse(_body(text.rstrip("\r\n\0"), identifiers))
+    stamp, body = _split(text.rstrip("\r\n\0"), identifiers)
+    if heartbeat.strip() and body.strip() == heartbeat.strip():
+        return Heartbeat()
+    fields = template.parse(body)
     alarm_id = _given(fields, "id")
     if not re.fullmatch("[0-9]{1,10}", alarm_id):
         raise _malformed("bad number", "field id", "an alarm ID of 1 to 10 digits", alarm_id)
     cluster = _given(fields, "dn")
     if not cluster:
         raise _malformed("no cluster", "field dn", "the name of a cluster", fields["dn"])
-    location = _location(fields)
+    for name, codes in _UNUSED.items():
+        _coded(fields, name, codes)
+    kind = _coded(fields, "category", _KINDS)
+    occurred, cleared = _time(fields, "occurTime", zone), _time(fields, "clearTime", zone)
+    cleared_by = _coded(fields, "clearType", _CLEARED_BY)
     return Observation(
         alarm_id=alarm_id,
-        kind=_coded(fields, "category", _KINDS),
-        cleared_by=_coded(fields, "clearType", _CLEARED_BY),
-        cluster_name=cluster,
-        serial=_given(fields, "serialNo") or None,
-        occurred=_time(fields, "occurTime", zone),
-        cleared=_time(fields, "clearTime", zone),
-        host=location.get("HostName"),
-        location=location,
-        severity=_coded(fields, "level", _SEVERITIES),
-        name=_given(fields, "name") or None,
+        kind=kind,
+        cluster=cluster,
+        host=_host(fields),
+        serial=_given(fields, "serialNo"),
+        occurred=occurred,
+        cleared=cleared if kind == "cleared" else None,
+        cleared_by=cleared_by if kind == "cleared" else None,
+        sent=_sent(stamp, zone, occurred),
     )
 
 
@@ -196,13 +198,14 @@ def _headers(identifiers: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[
     return re.compile(_RFC5424.replace("TAG", tag), flags), re.compile(_RFC3164.replace("TAG", tag), flags)
 
 
-def _body(line: str, identifiers: tuple[str, ...]) -> str:
+def _split(line: str, identifiers: tuple[str, ...]) -> tuple[str, str]:
+    """Return the header's timestamp, empty if it has none, and the body."""
     priority = _PRIORITY.match(line)
     if priority is None or int(priority[1]) > 191:
         raise _malformed("no priority", "the header", "<0> to <191> first", line)
     for header in _headers(identifiers):
         if match := header.fullmatch(line, priority.end()):
-            return match[1] or ""
+            return match[1] or "", match[2] or ""
     known = " or ".join(map(repr, identifiers))
     raise _malformed("unknown form", "the header", f"RFC 3164 or RFC 5424 with the identifier {known}", line)
 
@@ -226,25 +229,46 @@ def _time(fields: Mapping[str, str], name: str, zone: tzinfo) -> datetime | None
     text = _given(fields, name)
     if text in ("", "0"):
         return None
-    with suppress(ValueError, OverflowError):
-        if _EPOCH_MS.fullmatch(text):
-            return _EPOCH + timedelta(milliseconds=int(text))
-        if _DATE_TIME.fullmatch(text):
-            stated = datetime.fromisoformat(text)
-            return (stated if stated.tzinfo else stated.replace(tzinfo=zone)).astimezone(UTC)
+    if _EPOCH_MS.fullmatch(text):
+        return _EPOCH + timedelta(milliseconds=int(text))
+    if moment := _moment(text, zone):
+        return moment
     raise _malformed("bad time", f"field {name}", "YYYY-MM-DD HH:MM:SS, ISO 8601 or milliseconds since 1970", text)
 
 
-def _location(fields: Mapping[str, str]) -> dict[str, str]:
+def _moment(text: str, zone: tzinfo) -> datetime | None:
+    with suppress(ValueError, OverflowError):
+        if _DATE_TIME.fullmatch(text):
+            stated = datetime.fromisoformat(text)
+            return (stated if stated.tzinfo else stated.replace(tzinfo=zone)).astimezone(UTC)
+    return None
+
+
+def _sent(stamp: str, zone: tzinfo, occurred: datetime | None) -> datetime | None:
+    """Read the header's timestamp; one that cannot be read is none, for no alarm is refused over it."""
+    written = _YEARLESS.fullmatch(stamp)
+    if written is None or written[1] not in _MONTHS:
+        return _moment(stamp, zone)
+    if occurred is None:
+        return None
+    month = _MONTHS.index(written[1]) + 1
+    for year in (occurred.year, occurred.year - 1, occurred.year + 1):  # RFC 3164 leaves it out
+        moment = _moment(f"{year:04}-{month:02}-{int(written[2]):02} {written[3]}", zone)
+        if moment and abs(moment - occurred) <= _HALF_A_YEAR:
+            return moment
+    return None
+
+
+def _host(fields: Mapping[str, str]) -> str:
+    """Return the location's HostName, empty where it has none: not every alarm is about a host."""
     text = _given(fields, "locationInfo")
     parts: dict[str, str] = {}
     for piece in filter(str.strip, re.split("[;,]", text)):
         key, equals, value = piece.partition("=")
-        part = _PARTS.get(key.strip().lower())
+        part = key.strip().lower()
         if not equals or part in parts:
             raise _malformed("location not readable", "field locationInfo", "each key=value once", piece)
-        if part is not None:
+        if part in _PARTS:
             parts[part] = value.strip()
-    if text and parts.get("HostName", "") in ("", "--"):
-        raise _malformed("location without a host", "field locationInfo", "HostName=... among its parts", text)
-    return parts
+    host = parts.get("hostname", "")
+    return "" if host == "--" else host

@@ -4,6 +4,9 @@ import asyncio
 import logging
 import ssl
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
@@ -44,14 +47,23 @@ class Patience:
 def trusting(ca_file: str, ca_pem: str = "") -> ssl.SSLContext:
     """TLS settings that verify the server, with this CA (a file or its PEM text) where one is given.
 
+    The same CA gives the same object: each costs memory and time, and clusters that are polled are many.
+
     Raises:
         ConfigurationError: the file is missing or holds no certificate.
     """
     try:
-        return ssl.create_default_context(cafile=ca_file or None, cadata=ca_pem or None)
+        file = Path(ca_file).stat() if ca_file else None
+        return _trusting(ca_file, (file.st_ino, file.st_size, file.st_mtime_ns) if file else (), ca_pem)
     except (OSError, TypeError, ValueError) as error:  # TypeError: text that is not ASCII
         where = f"file {Path(ca_file)}" if ca_file else "text in the block"
         raise ConfigurationError(f"the CA {where} cannot be used ({error}): give a PEM certificate") from error
+
+
+@lru_cache(maxsize=64)
+def _trusting(ca_file: str, version: tuple[int, ...], ca_pem: str) -> ssl.SSLContext:
+    """`version` tells a file from the one that was there before it."""
+    return ssl.create_default_context(cafile=ca_file or None, cadata=ca_pem or None)
 
 
 def on_this_machine(host: str) -> bool:
@@ -69,7 +81,11 @@ class Api:
         name: what errors call it, for example `ECS`.
         url: the root, with or without a path.
         dry_run: `act` raises DryRun instead of sending anything.
+        keep_alive: False closes each connection after its answer: for clients that are many and ask rarely.
         transport: replaces the network, for tests (`httpx.ASGITransport`).
+
+    Attributes:
+        clock: what time the last answer said it was there (its `Date`, to the second); None where it did not say.
     """
 
     def __init__(
@@ -81,10 +97,12 @@ class Api:
         verify: ssl.SSLContext | bool = True,
         dry_run: bool = True,
         patience: Patience | None = None,
+        keep_alive: bool = True,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.name = name
         self.dry_run = dry_run
+        self.clock: datetime | None = None
         self.patience = patience or Patience()
         try:
             self.http = httpx.AsyncClient(
@@ -95,6 +113,7 @@ class Api:
                 timeout=httpx.Timeout(self.patience.timeout, connect=self.patience.timeout / 2),
                 follow_redirects=False,
                 trust_env=False,
+                limits=httpx.Limits(max_connections=100, max_keepalive_connections=20 if keep_alive else 0),
                 transport=transport,
                 headers={"Accept": "application/json", "User-Agent": "mrs-runbooks"},
             )
@@ -181,6 +200,7 @@ class Api:
                     body += part
                     if len(body) > LONGEST_ANSWER:
                         raise ServerTrouble(call, f"the answer is longer than {LONGEST_ANSWER >> 20} MB")
+                self.clock = _date_of(answer)
                 return answer, bytes(body)
         except (TimeoutError, httpx.TimeoutException) as error:
             raise Unreachable(
@@ -193,6 +213,14 @@ class Api:
             raise ServerTrouble(call, "the answer cannot be decompressed") from error
         except httpx.TransportError as error:
             raise _unreachable(call, str(self.http.base_url), error) from error
+
+
+def _date_of(answer: httpx.Response) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(answer.headers.get("date", ""))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 def _unreachable(call: str, url: str, error: Exception) -> Unreachable:

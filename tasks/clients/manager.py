@@ -62,9 +62,18 @@ class Manager(Api):
         verify: ssl.SSLContext | bool = True,
         dry_run: bool = True,
         patience: Patience | None = None,
+        keep_alive: bool = True,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        super().__init__("Manager", url, verify=verify, dry_run=dry_run, patience=patience, transport=transport)
+        super().__init__(
+            "Manager",
+            url,
+            verify=verify,
+            dry_run=dry_run,
+            patience=patience,
+            keep_alive=keep_alive,
+            transport=transport,
+        )
         self.cluster = cluster
         self.routes = routes_with(routes or {})
         self._login = Login(str(self.http.base_url), user, password)
@@ -72,8 +81,8 @@ class Manager(Api):
         self._logging_in = asyncio.Lock()
         self._sessions = 0
 
-    async def alarms(self, alarm_id: str, *, status: str = "uncleared") -> tuple[Alarm, ...]:
-        """Occurrences of one alarm. `status`: `uncleared` or `all`.
+    async def alarms(self, alarm_id: str, *, status: str = "uncleared", serial: str = "") -> tuple[Alarm, ...]:
+        """Occurrences of one alarm. `status`: `uncleared` or `all`; `serial`: only those with this serial number.
 
         The route is unverified, so what it was asked to leave out is left out here once more.
 
@@ -83,10 +92,13 @@ class Manager(Api):
         Source: O&M > Alarm > Alarms (page step 1); route unverified.
         """
         query = {"alarmId": alarm_id, "clusterId": str(self.cluster), "status": status}
+        query |= {"serialNo": serial} if serial else {}
         return tuple(
             row
             for row in await self._rows("alarms", "alarms", Alarm, query)
-            if row.alarm_id == alarm_id and (_status(row) == "uncleared" or status == "all")
+            if row.alarm_id == alarm_id
+            and (_status(row) == "uncleared" or status == "all")
+            and serial in ("", row.serial)
         )
 
     async def occurrence(self, alarm: Alarm) -> Alarm | None:

@@ -42,6 +42,8 @@ CONFIRMED = {
     ("GET", "/v3.0/OS-AGENCY/domains/{domain_id}/agencies/{agency_id}/roles"),
     ("GET", "/v3.0/OS-AGENCY/projects/{project_id}/agencies/{agency_id}/roles"),
     ("POST", "/v3.0/OS-CREDENTIAL/securitytokens"),
+    ("GET", "/smn/{certificate_id}"),
+    ("GET", "/rest/v2/notifications/subscription/confirm"),
 }
 
 
@@ -81,6 +83,7 @@ async def test_a_profile_serves_its_routes_and_no_others(profile: Profile, refus
         "service": "meta",
         "project_id": region.project_id,
         "server_id": cluster.master.server_id,
+        "certificate_id": region.smn.certificate_id,
     }
     unserved = set()
     async with client_of(region, cluster) as client:

@@ -18,8 +18,13 @@ from deployments.emulated_blocks import cloud_block, cluster_block, manager_bloc
 from deployments.emulator.inventory import Cluster as EmulatedCluster
 from deployments.emulator.region import Region
 from flows.alm_12110 import alm_12110
+from flows.episode import BY_ALARM
 from tasks import waits
 from tasks.blocks import cluster_block as cluster_named
+from tasks.ledger.database import open_ledger
+from tasks.ledger.observing import Sighting, observe
+from tasks.ledger.tables import Cluster
+from tasks.models import Observation
 from tasks.tickets import Ticket, tickets
 from tests.conftest import serving
 
@@ -92,9 +97,23 @@ class World:
         self.region.advance(20 * 60)
         assert any(alarm.alarm_id == "12110" for alarm in self.cluster.alarms), "the fault raises no alarm"
 
+    async def reports(self) -> None:
+        """Let the alarm source tell of the first host's alarm, as far as it has not."""
+        connected = waits.wall() - timedelta(days=1)
+        cluster = Cluster(
+            name=self.block, cluster_id=self.cluster.id, source=self.cluster.name, speed=1, connected=connected
+        )
+        told = [alarm for alarm in self.cluster.alarms if alarm.host.name == self.host][-1:]
+        serial = str(told[0].serial) if told else ""
+        seen = Observation(alarm_id="12110", kind="raised", cluster=self.block, host=self.host, serial=serial)
+        async with open_ledger() as ledger, ledger.writing() as session:
+            await observe(session, [Sighting(seen, cluster, "syslog", "127.0.0.1", "")], waits.wall())
+
     async def run(self, *, by_alarm: bool = True, **parameters: Any) -> Result:
         """One run of the runbook, as the alarm of the first host starts it (not a dry run) unless told otherwise."""
-        with tags(*([f"host:{self.host}"] if by_alarm else [])):
+        with tags(*([BY_ALARM] if by_alarm else [])):
+            if by_alarm:
+                await self.reports()
             state = await alm_12110(**{"cluster": self.block, "dry_run": False, **parameters}, return_state=True)
         message = state.message or ""
         parts = message.removeprefix(f"{state.name}. ").split(". Ticket")[0].split("; ")

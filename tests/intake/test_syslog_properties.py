@@ -5,8 +5,9 @@ from string import Template as Format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.intake.framing import Counters, Frames
-from deployments.intake.syslog import DEFAULT_TEMPLATE, Malformed, Observation, Template, parse_line
+from deployments.intake.framing import Frames
+from deployments.intake.syslog import DEFAULT_TEMPLATE, Heartbeat, Malformed, Template, parse_line
+from tasks.models import ClearedBy, Kind, Observation
 
 SEPARATORS = ["|", " | ", "||", " |.| ", "{|}"]
 OPTIONAL = ["name", "serialNo", "occurTime", "clearTime", "isAutoClear", "locationInfo", "clearType", "level", "object"]
@@ -16,29 +17,28 @@ SECONDS = st.datetimes(datetime(2000, 1, 1), datetime(2200, 1, 1), timezones=st.
     lambda moment: moment.replace(microsecond=0)
 )
 ZONES = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 CATEGORIES = {"raised": "0", "cleared": "1", "event": "2"}
 CLEAR_TYPES = {None: "-1", "auto": "0", "person": "2"}
-LEVELS = {None: "--", "critical": "1", "major": "2", "minor": "3", "warning": "4"}
 JUNK = st.sampled_from(["", "|", "--", "0", "1", "-1", "12110", "HostName=a", ";", "<1>", "9" * 13, "[", "\\", "\x1b"])
 
 
 @st.composite
 def observations(draw: st.DrawFn) -> Observation:
-    """Any observation that the default report format can carry."""
-    hosts = st.fixed_dictionaries({"HostName": NAMES}, optional={"Source": WORDS, "RoleName": WORDS})
-    location = draw(st.just(dict[str, str]()) | hosts)
+    """Any observation that the default report format can carry, behind a header that names the time."""
+    kind: Kind = draw(st.sampled_from(["raised", "cleared", "event"]))
+    by: ClearedBy | None = draw(st.sampled_from([None, "auto", "person"]))
+    cleared = draw(st.none() | SECONDS)
     return Observation(
         alarm_id=draw(st.from_regex("[0-9]{1,10}", fullmatch=True)),
-        kind=draw(st.sampled_from(["raised", "cleared", "event"])),
-        cleared_by=draw(st.sampled_from([None, "auto", "person"])),
-        cluster_name=draw(NAMES),
-        serial=draw(st.none() | NAMES),
+        kind=kind,
+        cluster=draw(NAMES),
+        host=draw(st.just("") | NAMES),
+        serial=draw(st.just("") | NAMES),
         occurred=draw(st.none() | SECONDS),
-        cleared=draw(st.none() | SECONDS),
-        host=location.get("HostName"),
-        location=location,
-        severity=draw(st.sampled_from([None, "critical", "major", "minor", "warning"])),
-        name=draw(st.none() | NAMES),
+        cleared=cleared if kind == "cleared" else None,
+        cleared_by=by if kind == "cleared" else None,
+        sent=draw(st.none() | SECONDS),
     )
 
 
@@ -59,32 +59,44 @@ def written(moment: datetime | None, zone: timezone, style: str) -> str:
     return moment.isoformat() if style == "iso" else moment.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def answer_to(line: bytes | str, text: str) -> Observation | Malformed:
+def answer_to(line: bytes | str, text: str, heartbeat: str = "") -> Observation | Heartbeat | Malformed:
     """What the parser makes of a line; any other exception fails the test."""
     try:
-        return parse_line(line, Template(text))
+        return parse_line(line, Template(text), heartbeat=heartbeat)
     except Malformed as refusal:
         return refusal
 
 
-@given(observations(), templates(), ZONES, st.sampled_from(["plain", "iso", "ms"]))
-def test_round_trip(seen: Observation, text: str, zone: timezone, style: str) -> None:
+@given(observations(), templates(), ZONES, st.sampled_from(["plain", "iso", "ms"]), st.sampled_from(["--", "1", "4"]))
+def test_round_trip(seen: Observation, text: str, zone: timezone, style: str, level: str) -> None:
     """Every observation a report format can carry is read back from it whole."""
     body = Format(text).substitute(
-        dn=seen.cluster_name,
+        dn=seen.cluster,
         id=seen.alarm_id,
-        name=seen.name or "",
+        name="Failed",
         serialNo=seen.serial or "--",
         category=CATEGORIES[seen.kind],
         occurTime=written(seen.occurred, zone, style),
         clearTime=written(seen.cleared, zone, style),
         isAutoClear="1",
-        locationInfo=";".join(f"{key}={value}" for key, value in seen.location.items()),
+        locationInfo=f"Source=prod;HostName={seen.host}" if seen.host else "",
         clearType=CLEAR_TYPES[seen.cleared_by],
-        level=LEVELS[seen.severity],
+        level=level,
         object="",
     )
-    assert parse_line(f"<134>oms1 MRS Manager: {body}".encode(), Template(text), zone=zone) == seen
+    line = f"<134>1 {seen.sent.isoformat() if seen.sent else '-'} oms1 MRS Manager - - - {body}"
+    assert parse_line(line.encode(), Template(text), zone=zone) == seen
+
+
+@given(SECONDS, ZONES, st.timedeltas(timedelta(days=-180), timedelta(days=180)))
+def test_yearless(occurred: datetime, zone: timezone, later: timedelta) -> None:
+    """The year that RFC 3164 leaves out is found again, up to half a year from the alarm, in any zone."""
+    sent = (occurred + later).replace(microsecond=0)
+    local = sent.astimezone(zone)
+    stamp = f"{MONTHS[local.month - 1]} {local.day:2} {local:%H:%M:%S}"
+    line = f"<134>{stamp} oms1 MRS Manager: a|1|0|{occurred.isoformat()}"
+    told = parse_line(line, Template("${dn}|${id}|${category}|${occurTime}"), zone=zone)
+    assert told == Observation(alarm_id="1", kind="raised", cluster="a", occurred=occurred, sent=sent)
 
 
 @settings(deadline=timedelta(seconds=1), max_examples=300)
@@ -92,11 +104,16 @@ def test_round_trip(seen: Observation, text: str, zone: timezone, style: str) ->
     st.binary()
     | st.text()
     | st.builds(lambda head, fields: head + "|".join(fields), st.text(), st.lists(JUNK | st.text(), max_size=20))
-    | st.builds(lambda fields: "<134>MRS Manager: " + "|".join(fields), st.lists(JUNK, min_size=14, max_size=16))
+    | st.builds(
+        lambda stamp, fields: f"<134>{stamp} oms1 MRS Manager: " + "|".join(fields),
+        st.from_regex("[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}|[0-9]{4}-[0-9-]{5}T[0-9:.]{8,20}Z?", fullmatch=True),
+        st.lists(JUNK, min_size=14, max_size=16),
+    ),
+    st.sampled_from(["", "0", "still here", "|"]) | st.text(),
 )
-def test_any_line(line: bytes | str) -> None:
-    """Any line at all becomes an observation or a short, printable refusal, and nothing else."""
-    answer = answer_to(line, DEFAULT_TEMPLATE)
+def test_any_line(line: bytes | str, heartbeat: str) -> None:
+    """Any line at all becomes an observation, a heartbeat or a short, printable refusal, and nothing else."""
+    answer = answer_to(line, DEFAULT_TEMPLATE, heartbeat)
     shown = str(answer) if isinstance(answer, Malformed) else ""
     assert (shown.isprintable(), len(shown) < 1000) == (True, True)
 
@@ -127,10 +144,10 @@ PIECES = st.sampled_from([b"<1>a\n", b"5 <1>bc", b"\n", b"\r\n", b"12 ", b"<", b
 
 @given(st.lists(PIECES, max_size=12), st.lists(st.integers(0, 200), max_size=6))
 def test_chunks(pieces: list[bytes], cuts: list[int]) -> None:
-    """The lines found in a TCP stream, and the counts, do not depend on how the network cut it."""
+    """The lines found in a TCP stream, and those given up, do not depend on how the network cut it."""
     stream = b"".join(pieces)
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
-    whole, cut = Frames(once := Counters(), max_line=20), Frames(many := Counters(), max_line=20)
+    whole, cut = Frames(max_line=20), Frames(max_line=20)
     at_once = [*whole.feed(stream), whole.rest(cut=False)]
     in_parts = [line for start, end in pairwise(edges) for line in cut.feed(stream[start:end])]
-    assert ([*in_parts, cut.rest(cut=False)], many) == (at_once, once)
+    assert [*in_parts, cut.rest(cut=False)] == at_once

@@ -1,6 +1,7 @@
 import pytest
 
-from deployments.intake.syslog import DEFAULT_TEMPLATE, Malformed, Observation, Template, parse_line
+from deployments.intake.syslog import DEFAULT_TEMPLATE, Malformed, Template, parse_line
+from tasks.models import Observation
 
 
 @pytest.mark.parametrize(
@@ -74,5 +75,5 @@ def test_longest_template() -> None:
 def test_short_template() -> None:
     """A report format of the three necessary fields gives an observation without the rest."""
     assert parse_line("<134>MRS Manager: prod|12110|1", Template("${dn}|${id}|${category}")) == Observation(
-        "12110", "cleared", None, "prod", None, None, None, None, {}, None, None
+        alarm_id="12110", kind="cleared", cluster="prod"
     )

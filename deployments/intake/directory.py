@@ -1,0 +1,146 @@
+"""Which clusters there are: the cluster blocks in Prefect, kept in the ledger for the time Prefect is away."""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+
+import httpx
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.objects import BlockDocument
+from prefect.exceptions import PrefectHTTPStatusError
+
+from deployments.intake.acceptance import Reason
+from tasks import waits
+from tasks.blocks import Cluster as ClusterBlock
+from tasks.errors import LedgerUnavailable
+from tasks.ledger.database import Ledger
+from tasks.ledger.receiving import clusters, sync_clusters
+from tasks.ledger.tables import Cluster
+
+logger = logging.getLogger("runbooks.intake")
+
+REFRESH_EVERY = 60.0
+REFRESH_AT_MOST_EVERY = 5.0  # for the sake of a name nobody knows
+BLOCKS_PER_PAGE = 200
+
+
+class Directory:
+    """The clusters by everything they are called. `refresh` reads them anew; lookups never wait for Prefect.
+
+    Args:
+        ledger: keeps what was last read.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._by_block: dict[str, Cluster] = {}
+        self._by_report: dict[str, list[Cluster]] = {}
+        self._refreshed: datetime | None = None
+        self._refreshing = asyncio.Lock()
+        self.trouble = "the cluster blocks have not been read from Prefect yet"
+
+    def __len__(self) -> int:
+        return len(self._by_block)
+
+    def all(self) -> Sequence[Cluster]:
+        """Every cluster, by block name."""
+        return list(self._by_block.values())
+
+    def by_block(self, name: str) -> Cluster | tuple[Reason, str]:
+        """The cluster with this block name, or why there is none."""
+        found = self._by_block.get(name)
+        return found or ("unknown-cluster", f"there is no MRS Cluster block {name!r}: make it, or check the spelling")
+
+    def by_report(self, name: str) -> Cluster | tuple[Reason, str]:
+        """The cluster that alarms call so (`source`), or with this id in the cloud; or why it cannot be told."""
+        found = self._by_report.get(name, [])
+        if len(found) == 1:
+            return found[0]
+        advice = "name it in the source field of exactly one MRS Cluster block"
+        if not found:
+            return "unknown-cluster", f"no cluster block has the name {name!r} as its source: {advice}"
+        return "ambiguous-cluster", f"{len(found)} cluster blocks have the name {name!r} as its source: {advice}"
+
+    async def refresh(self, *, for_unknown: bool = False) -> None:
+        """Read the blocks anew, from Prefect if it answers, else from the ledger if nothing was read yet.
+
+        Args:
+            for_unknown: an unknown name asks for it: not more often than every few seconds.
+
+        Raises:
+            LedgerUnavailable: the ledger does not answer.
+        """
+        async with self._refreshing:
+            now = waits.now()
+            if for_unknown and self._refreshed and (now - self._refreshed).total_seconds() < REFRESH_AT_MOST_EVERY:
+                return
+            self._refreshed = now
+            found = await self._read()
+            async with self._ledger.writing() as session:
+                if found is not None:
+                    await sync_clusters(session, found, now)
+                    await session.flush()
+                known = await clusters(session)
+            self._by_block = {cluster.name: cluster for cluster in known}
+            by_report: dict[str, list[Cluster]] = defaultdict(list)
+            for cluster in known:
+                for name in {cluster.source, cluster.cluster_id}:
+                    by_report[name].append(cluster)
+            self._by_report = dict(by_report)
+
+    async def keep_fresh(self) -> None:
+        """Refresh every minute, for ever."""
+        while True:
+            try:
+                await self.refresh()
+            except LedgerUnavailable as error:
+                logger.warning("%s", error)
+            await asyncio.sleep(REFRESH_EVERY)
+
+    async def _read(self) -> list[Cluster] | None:
+        """The blocks, without their secrets; None where Prefect does not answer."""
+        try:
+            async with get_client() as client:
+                found = [_cluster(block) async for block in _blocks(client)]
+        except (httpx.HTTPError, PrefectHTTPStatusError, OSError) as error:
+            why = f"Prefect does not list the cluster blocks ({str(error) or type(error).__name__})".split("\n")[0]
+            if why != self.trouble:
+                logger.warning("%s: those last read are used", why)
+            self.trouble = why
+            return None
+        self.trouble = ""
+        return [cluster for cluster in found if cluster]
+
+
+async def _blocks(client: PrefectClient) -> AsyncIterator[BlockDocument]:
+    slug = ClusterBlock.get_block_type_slug()
+    offset = 0
+    while True:
+        try:
+            page = await client.read_block_documents_by_type(
+                slug, offset=offset, limit=BLOCKS_PER_PAGE, include_secrets=False
+            )
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code == 404:  # no block of this type was ever made
+                return
+            raise
+        for block in page:
+            yield block
+        offset += len(page)
+        if len(page) < BLOCKS_PER_PAGE:
+            return
+
+
+def _cluster(block: BlockDocument) -> Cluster | None:
+    data = block.data
+    if not block.name or not data.get("cluster_id") or not data.get("source"):
+        return None
+    return Cluster(
+        name=block.name,
+        cluster_id=str(data["cluster_id"]),
+        source=str(data["source"]),
+        speed=float(data.get("speed") or 1),
+        connected=(block.created or datetime.now(UTC)),
+    )

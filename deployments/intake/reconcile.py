@@ -1,0 +1,132 @@
+"""What repairs the losses between the ledger and Prefect: runs that died or are gone, episodes that are through."""
+
+import asyncio
+import logging
+from datetime import datetime, timedelta
+from typing import Literal
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.states import Scheduled
+
+from deployments.intake.dispatch import Dispatcher
+from deployments.intake.metrics import Metrics
+from deployments.intake.prefect_server import PrefectAway, asking, flow_run
+from tasks import waits
+from tasks.errors import LedgerUnavailable
+from tasks.ledger.database import Ledger
+from tasks.ledger.episodes import close_verified
+from tasks.ledger.receiving import intake_alive, prune
+from tasks.ledger.starting import give_up, start_again, suspects
+from tasks.ledger.tables import Episode
+from tasks.models import Outcome
+from tasks.tickets import store
+
+EVERY = 10.0
+PRUNE_EVERY = timedelta(hours=6)
+MOST_RUNS = 5
+FIRST_PAUSE = timedelta(seconds=30)  # before a dead run is started again; doubled each time
+NOT_DEAD = (StateType.SCHEDULED, StateType.PENDING, StateType.PAUSED, StateType.CANCELLING)
+
+logger = logging.getLogger("runbooks.intake")
+
+Verdict = Literal["leave", "same run", "next run", "give up", "cancelled", "done"]
+ENDS = frozenset(Outcome) - {Outcome.JOINED, Outcome.DRY_RUN}
+
+
+def verdict(episode: Episode, run: FlowRun | None, now: datetime) -> Verdict:
+    """What is to be done about an episode whose run may be dead.
+
+    A run that ended with a word of ours is through. One that may have changed something is never started again: it ends in a ticket. One that died before is started
+    again a few times, ever more slowly: the same run if it can be, else the episode's next.
+    """
+    state = run.state.type if run and run.state else None
+    if state is StateType.CANCELLED:
+        return "cancelled"
+    if episode.state != "raised" and run and run.state and run.state.is_final() and run.state.name in ENDS:
+        return "done"  # it came to its end, and could not write so
+    if state in NOT_DEAD or (state is StateType.RUNNING and episode.state == "raised"):
+        return "leave"
+    if episode.acted or episode.runs >= MOST_RUNS:
+        return "give up"
+    if now < episode.raised + FIRST_PAUSE * 2 ** max(episode.runs - 1, 0):
+        return "leave"
+    again = run is not None and run.deployment_id is not None and state is not StateType.COMPLETED
+    return "same run" if again else "next run"
+
+
+class Reconciler:
+    """Looks at what may be lost every ten seconds. One of several may run at the same time."""
+
+    def __init__(self, ledger: Ledger, dispatcher: Dispatcher, metrics: Metrics, intake: str) -> None:
+        self._ledger, self._dispatcher, self._metrics, self._intake = ledger, dispatcher, metrics, intake
+        self._pruned: datetime | None = None
+
+    async def run(self) -> None:
+        """Reconcile until cancelled, however long Prefect or the ledger is away."""
+        async with get_client() as client:
+            while True:
+                try:
+                    await self.reconcile(client)
+                except (PrefectAway, LedgerUnavailable) as error:
+                    logger.warning("nothing can be reconciled now: %s", error)
+                await asyncio.sleep(EVERY)
+
+    async def reconcile(self, client: PrefectClient) -> None:
+        """One look.
+
+        Raises:
+            PrefectAway, LedgerUnavailable: the rest is left for later.
+        """
+        now = waits.now()
+        async with self._ledger.writing() as session:
+            await intake_alive(session, self._intake, now)
+            closed = await close_verified(session, now)
+            if self._pruned is None or now - self._pruned > PRUNE_EVERY:
+                await prune(session, now)
+                self._pruned = now
+            dubious = await suspects(session, now)
+        for episode in closed:
+            logger.info("episode %s of %s is closed: %s", episode.id, episode.cluster, episode.outcome)
+        for episode in dubious:
+            await self._settle(client, episode)
+
+    async def _settle(self, client: PrefectClient, episode: Episode) -> None:
+        run = await flow_run(client, episode.holder or episode.run)
+        now = waits.now()
+        todo = verdict(episode, run, now)
+        state = run.state.name if run and run.state else "deleted"
+        if todo in ("give up", "cancelled", "done"):
+            outcome = {"cancelled": Outcome.CANCELLED, "give up": Outcome.ERROR}.get(todo) or Outcome(str(state))
+            async with self._ledger.writing() as session:
+                mine = await give_up(session, episode, outcome, now)
+            if mine and todo != "done":  # what is done has its ticket
+                _ticket(episode, outcome, str(state))
+        elif todo != "leave":
+            async with self._ledger.writing() as session:
+                mine = await start_again(session, episode, now, same_run=todo == "same run")
+            if not mine:
+                return
+            logger.warning("the run of episode %s of %s is %s: it gets a run again", episode.id, episode.cluster, state)
+            self._metrics.runs_started.labels("again").inc()
+            if run and todo == "same run":
+                with asking():
+                    await client.set_flow_run_state(run.id, Scheduled(message="its worker died"), force=True)
+            self._dispatcher.look()
+
+
+def _ticket(episode: Episode, outcome: Outcome, state: str) -> None:
+    """A person is told, once: the ticket's correlation is the episode."""
+    what = "was cancelled" if outcome is Outcome.CANCELLED else "broke off, and nobody goes on with it"
+    body = (
+        f"# ALM-{episode.alarm_id} on {episode.cluster}: its run {what}\n\n"
+        f"The flow run {episode.holder or episode.run} of episode {episode.id} is {state}; runs of it were started "
+        f"{episode.runs} time(s). {'It may have changed something before: look' if episode.acted else 'Look'} at the "
+        "run's log, and at Manager's and the console's operation logs, before you repeat anything. Then see whether "
+        "the alarm is active, and start the runbook by hand.\n"
+    )
+    store(
+        f"{episode.cluster}/{episode.alarm_id}/episode/{episode.id}",
+        f"ALM-{episode.alarm_id} {episode.cluster}: {outcome}",
+        body,
+    )

@@ -1,0 +1,269 @@
+"""Who acts: an episode is held by one run at a time, and ends when every alarm of it has come to an end."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from secrets import token_hex
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tasks.ledger.matching import the_one
+from tasks.ledger.observing import OPEN, REMEMBERED, REPAIRED, close, needs_a_run
+from tasks.ledger.tables import Episode, Occurrence
+from tasks.models import Alarm, Outcome
+
+LEASE = timedelta(seconds=30)
+VERIFYING = timedelta(minutes=25)  # of the cluster's time: Meta raises after three failed polls of five minutes
+HELD = ("running", "waiting")
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A run that wants to act.
+
+    Attributes:
+        run: the flow run's id; `link` leads a person to it.
+        automated: an alarm started it, not a person: what was handed to a person is not begun anew.
+        episode: the episode it was started for; empty: whichever is open.
+    """
+
+    run: str
+    link: str
+    automated: bool
+    episode: str = ""
+
+
+@dataclass(frozen=True)
+class Holding:
+    """An episode that a run holds, by the fence `token`.
+
+    Attributes:
+        hosts: those with an active alarm of the episode for which the page has not ended, as the sources told.
+        repaired: host name -> the trace that ended in END, in this episode: its alarm may be a relapse.
+        handed_over: active alarms for which the page has ended in a ticket before; automated runs leave them alone.
+    """
+
+    episode: str
+    token: int
+    hosts: Sequence[str] = ()
+    repaired: Mapping[str, str] = field(default_factory=dict)
+    handed_over: Sequence[Occurrence] = ()
+
+
+@dataclass(frozen=True)
+class Held:
+    """The episode is another run's: `by` says which, for a person."""
+
+    episode: str
+    by: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """How the page ended for one alarm."""
+
+    alarm: Alarm
+    outcome: str
+    trace: str
+
+
+async def claim(
+    session: AsyncSession, cluster_id: str, cluster: str, alarm_id: str, asking: Asking, now: datetime
+) -> Holding | Held:
+    """Take the cluster's open episode, or open one; held by a living run, or over already, it is not given.
+
+    A run that asks again gets its episode again, under a new token. A holder whose lease has ended is not living.
+    """
+    episode = await _open_episode(session, cluster_id, alarm_id, now)
+    if asking.episode and (episode is None or episode.id != asking.episode):
+        over = await session.get(Episode, asking.episode)
+        if over is not None:
+            return Held(over.id, over.link or f"nobody any more: episode {over.id} has ended ({over.outcome})")
+    if episode is None:
+        episode = Episode(
+            id=f"{now:%Y%m%d}-{token_hex(4)}",
+            cluster_id=cluster_id,
+            cluster=cluster,
+            alarm_id=alarm_id,
+            state="raised",
+            opened=now,
+            opened_by="run",
+            raised=now,
+            n=1,
+            run=asking.run,
+            runs=1,
+        )
+        session.add(episode)
+    living = episode.state in HELD and episode.lease is not None and episode.lease > now
+    if living and episode.holder != asking.run:
+        return Held(episode.id, episode.link or str(episode.holder))
+    if episode.state == "verifying" and asking.automated:
+        return Held(episode.id, episode.link or f"episode {episode.id}, which is done ({episode.outcome})")
+    if episode.holder != asking.run:
+        episode.claimed = now
+    episode.state, episode.token = "running", episode.token + 1
+    episode.holder, episode.link, episode.lease = asking.run, asking.link, now + LEASE
+    episode.verify_until = None
+    if not asking.automated:
+        episode.backlog = ""  # a person has decided
+    await session.flush()
+    hosts = await hosts_of_episode(session, episode.id)
+    repaired, handed_over = await _before(session, episode)
+    return Holding(episode.id, episode.token, hosts, repaired, handed_over if asking.automated else ())
+
+
+async def renew(session: AsyncSession, holding: Holding, now: datetime) -> bool:
+    """Hold on for another while; False: somebody else holds it now, and this run must not change anything more."""
+    return await _as_holder(session, holding, lease=now + LEASE)
+
+
+async def begin_change(session: AsyncSession, holding: Holding, now: datetime) -> bool:
+    """Note that a change is about to be made; False as in `renew`."""
+    return await _as_holder(session, holding, lease=now + LEASE, acted=True)
+
+
+async def _as_holder(session: AsyncSession, holding: Holding, **values: object) -> bool:
+    mine = update(Episode).where(Episode.id == holding.episode, Episode.token == holding.token, Episode.state.in_(HELD))
+    changed = await session.execute(mine.values(**values).returning(Episode.id))
+    return changed.first() is not None
+
+
+async def settle(
+    session: AsyncSession,
+    holding: Holding,
+    parts: Sequence[Part],
+    outcome: str,
+    ticket: str,
+    now: datetime,
+    speed: float = 1,
+) -> str:
+    """The run is over: write down how the page ended for each alarm, and let go of the episode.
+
+    An active alarm of the episode that the run did not follow (it came too late for it) makes the episode need another
+    run. A run that followed none ends all that were known when it took the episode: it has looked for them. A cancelled
+    run ends the episode.
+
+    Returns:
+        The episode's state now; empty: it was another run's, and nothing was written.
+    """
+    episode = await session.get(Episode, holding.episode)
+    if episode is None or episode.token != holding.token or episode.state not in HELD:
+        return ""
+    episode.outcome, episode.ticket = outcome, ticket or episode.ticket
+    episode.holder = episode.lease = None
+    episode.acted = False  # what it changed is seen to its end
+    mine = select(Occurrence).where(
+        Occurrence.cluster_id == episode.cluster_id,
+        Occurrence.alarm_id == episode.alarm_id,
+        or_(
+            Occurrence.cleared_seen.is_(None),
+            Occurrence.last_seen > now - REMEMBERED,
+            Occurrence.episode_id == episode.id,  # a run may wait for days
+        ),
+    )
+    known = list((await session.scalars(mine)).all())
+    for part in parts:
+        occurrence = _occurrence_of(session, episode, part, known, now)
+        occurrence.episode_id, occurrence.trace = episode.id, part.trace
+        _end(occurrence, part.outcome, now)
+    taken = episode.claimed or now
+    for occurrence in known:
+        if occurrence.episode_id != episode.id or occurrence.ended:
+            continue
+        if outcome == Outcome.CANCELLED or (not parts and occurrence.first_seen <= taken):
+            _end(occurrence, outcome, now)
+    left = [each for each in known if each.episode_id == episode.id and not each.ended]
+    if outcome == Outcome.CANCELLED:
+        close(episode, now, outcome)
+    elif any(each.cleared_seen is None for each in left):
+        needs_a_run(episode, now)
+    else:
+        for occurrence in left:
+            occurrence.ended = Outcome.CLEARED
+        episode.state, episode.verify_until, episode.wake = "verifying", now + VERIFYING / speed, False
+    return episode.state
+
+
+async def close_verified(session: AsyncSession, now: datetime) -> list[Episode]:
+    """Close the episodes in which no relapse came."""
+    due = select(Episode).where(Episode.state == "verifying", Episode.verify_until <= now)
+    found = list((await session.scalars(due)).all())
+    for episode in found:
+        close(episode, now)
+    return found
+
+
+async def hosts_of_episode(session: AsyncSession, episode: str) -> list[str]:
+    """Hosts with an active alarm of the episode for which the page has not ended, in order; may be empty."""
+    mine = select(Occurrence.host).where(
+        Occurrence.episode_id == episode, Occurrence.ended == "", Occurrence.cleared_seen.is_(None)
+    )
+    return sorted(set(await session.scalars(mine)))
+
+
+async def episode_of_run(session: AsyncSession, run: str) -> Episode | None:
+    """The open episode that this flow run holds or was started for."""
+    mine = select(Episode).where(Episode.state.in_(OPEN), or_(Episode.holder == run, Episode.run == run))
+    return (await session.scalars(mine)).first()
+
+
+def _end(occurrence: Occurrence, outcome: str, now: datetime) -> None:
+    """The page ended so for it; what it found cleared is so for the ledger, too."""
+    occurrence.ended = outcome
+    if outcome in REPAIRED and occurrence.cleared_seen is None:
+        occurrence.cleared_seen = now
+        occurrence.cleared_by = "person" if outcome == Outcome.CLEARED_BY_PERSON else "auto"
+
+
+async def _open_episode(session: AsyncSession, cluster_id: str, alarm_id: str, now: datetime) -> Episode | None:
+    going = select(Episode).where(
+        Episode.cluster_id == cluster_id, Episode.alarm_id == alarm_id, Episode.state.in_(OPEN)
+    )
+    episode = (await session.scalars(going)).first()
+    if episode and episode.state == "verifying" and episode.verify_until and episode.verify_until <= now:
+        close(episode, now)
+        await session.flush()  # before another one may be open
+        return None
+    return episode
+
+
+async def _before(session: AsyncSession, episode: Episode) -> tuple[dict[str, str], list[Occurrence]]:
+    """What earlier runs left: traces that ended in END in this episode, and active alarms that a person has."""
+    ended = select(Occurrence).where(
+        Occurrence.cluster_id == episode.cluster_id,
+        Occurrence.alarm_id == episode.alarm_id,
+        Occurrence.ended != "",
+        or_(Occurrence.cleared_seen.is_(None), Occurrence.episode_id == episode.id),
+    )
+    repaired, handed_over = {}, []
+    for each in (await session.scalars(ended.order_by(Occurrence.first_seen))).all():
+        if each.episode_id == episode.id and each.ended == Outcome.END:
+            repaired[each.host] = each.trace
+        elif each.episode_id == episode.id and each.ended not in REPAIRED:
+            repaired.pop(each.host, None)
+        if each.cleared_seen is None and each.ended not in REPAIRED:
+            handed_over.append(each)
+    return repaired, handed_over
+
+
+def _occurrence_of(
+    session: AsyncSession, episode: Episode, part: Part, known: list[Occurrence], now: datetime
+) -> Occurrence:
+    """The occurrence a run followed; one that no source told of is made now."""
+    found = the_one(part.alarm, [each for each in known if each.host == part.alarm.host])
+    if found is None:
+        found = Occurrence(
+            id=token_hex(8),
+            cluster_id=episode.cluster_id,
+            alarm_id=episode.alarm_id,
+            host=part.alarm.host,
+            serial=part.alarm.serial,
+            occurred=part.alarm.occurred,
+            first_seen=now,
+            last_seen=now,
+        )
+        session.add(found)
+        known.append(found)
+    found.serial, found.occurred = found.serial or part.alarm.serial, found.occurred or part.alarm.occurred
+    return found

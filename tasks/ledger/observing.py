@@ -1,0 +1,257 @@
+"""What is seen: an observation becomes an occurrence, and a raised one opens an episode or joins the open one."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from secrets import token_hex
+
+from sqlalchemy import or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tasks.ledger.matching import age, the_one
+from tasks.ledger.tables import Cluster, Episode, IntakeRow, ObservationRow, Occurrence, Poll
+from tasks.models import Observation, Outcome
+
+BACKLOG_AGE = timedelta(hours=2)  # of the cluster's time
+REMEMBERED = timedelta(hours=48)  # a cleared occurrence is compared with what comes in for so long
+CONNECTING = timedelta(seconds=60)
+STILL_LISTED = timedelta(minutes=5)  # longer than a reading of Manager's list may take until it is written down
+REPAIRED = frozenset({Outcome.END, Outcome.CLEARED, Outcome.CLEARED_BY_PERSON})
+OPEN = ("raised", "running", "waiting", "verifying")
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """An observation of a known cluster, and how it came."""
+
+    observation: Observation
+    cluster: Cluster
+    source: str
+    peer: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an observation changed.
+
+    Attributes:
+        new: it told something new; else the ledger knew it already.
+        episode: the id of the episode it belongs to; empty: none.
+        opened: it opened that episode, or made it need a run once more.
+    """
+
+    new: bool
+    why: str
+    episode: str = ""
+    opened: bool = False
+    occurrence: str = ""
+
+
+@dataclass
+class _Memory:
+    """What the ledger knows of the clusters in a batch; grows while the batch is worked through."""
+
+    now: datetime
+    occurrences: dict[tuple[str, str, str], list[Occurrence]] = field(default_factory=lambda: defaultdict(list))
+    episodes: dict[tuple[str, str], Episode] = field(default_factory=dict)
+    polls: dict[str, Poll] = field(default_factory=dict)
+    gaps: list[tuple[datetime, datetime]] = field(default_factory=list)
+
+
+async def observe(session: AsyncSession, sightings: Sequence[Sighting], now: datetime) -> list[Seen]:
+    """Write down what was seen, in this order; one answer each.
+
+    Only active alarms that were not known start anything: a raise after its clear, or the same occurrence from another
+    source, changes nothing; a clear whose raise never came is kept, for the raise may still come. Manager's own list is
+    believed more than a clear: what it goes on naming as active has occurred once more.
+    """
+    memory = await _recall(session, sightings, now)
+    found = []
+    for sighting in sightings:
+        seen = _take(session, memory, sighting)
+        told = sighting.observation
+        session.add(
+            ObservationRow(
+                at=now,
+                source=sighting.source,
+                peer=sighting.peer,
+                kind=told.kind,
+                cluster_id=sighting.cluster.cluster_id,
+                alarm_id=told.alarm_id,
+                occurrence_id=seen.occurrence or None,
+                digest=sighting.digest,
+                duplicate=not seen.new,
+            )
+        )
+        found.append(seen)
+    return found
+
+
+async def _recall(session: AsyncSession, sightings: Sequence[Sighting], now: datetime) -> _Memory:
+    memory = _Memory(now)
+    clusters = {sighting.cluster.cluster_id for sighting in sightings}
+    alarms = {sighting.observation.alarm_id for sighting in sightings}
+    recent = select(Occurrence).where(
+        Occurrence.cluster_id.in_(clusters),
+        Occurrence.alarm_id.in_(alarms),
+        or_(Occurrence.cleared_seen.is_(None), Occurrence.last_seen > now - REMEMBERED),
+    )
+    for occurrence in (await session.scalars(recent)).all():
+        memory.occurrences[occurrence.cluster_id, occurrence.alarm_id, occurrence.host].append(occurrence)
+    going = select(Episode).where(Episode.cluster_id.in_(clusters), Episode.state.in_(OPEN))
+    for episode in (await session.scalars(going)).all():
+        memory.episodes[episode.cluster_id, episode.alarm_id] = episode
+    names = {sighting.cluster.name for sighting in sightings}
+    memory.polls = {poll.cluster: poll for poll in (await session.scalars(select(Poll).where(Poll.cluster.in_(names))))}
+    gaps = select(IntakeRow).where(IntakeRow.gap_from.is_not(None), IntakeRow.started > now - REMEMBERED)
+    memory.gaps = [(row.gap_from, row.started) for row in (await session.scalars(gaps)) if row.gap_from]
+    return memory
+
+
+def _take(session: AsyncSession, memory: _Memory, sighting: Sighting) -> Seen:
+    told, cluster, now = sighting.observation, sighting.cluster, memory.now
+    if told.kind == "trigger":
+        return _ask_for_a_poll(session, memory, sighting)
+    siblings = memory.occurrences[cluster.cluster_id, told.alarm_id, told.host]
+    known = the_one(told, siblings)
+    where = f"ALM-{told.alarm_id} on {told.host} of {cluster.name}"
+    if told.kind == "cleared":
+        return _clear(session, memory, sighting, known, where)
+    if known is not None:
+        _learn(known, sighting, now)
+        listed = sighting.source == "poll" and known.cleared_seen is not None
+        if listed and known.cleared_seen is not None and now - known.cleared_seen > STILL_LISTED:
+            known = None
+        elif known.cleared_seen is not None or known.episode_id is not None:
+            again = "was cleared already" if known.cleared_seen else "is known"
+            return Seen(False, f"{where} {again}", known.episode_id or "", occurrence=known.id)
+    occurrence = known or _new(session, memory, sighting)
+    episode, opened = _join(session, memory, sighting, occurrence)
+    occurrence.episode_id = episode.id
+    how = "opened" if opened and episode.n == 1 else "continues" if opened else "joins"
+    return Seen(True, f"{where} {how} episode {episode.id}", episode.id, opened, occurrence.id)
+
+
+def _new(session: AsyncSession, memory: _Memory, sighting: Sighting) -> Occurrence:
+    told, cluster = sighting.observation, sighting.cluster
+    occurrence = Occurrence(
+        id=token_hex(8),
+        cluster_id=cluster.cluster_id,
+        alarm_id=told.alarm_id,
+        host=told.host,
+        serial=told.serial,
+        occurred=told.occurred,
+        first_seen=memory.now,
+        last_seen=memory.now,
+    )
+    session.add(occurrence)
+    memory.occurrences[cluster.cluster_id, told.alarm_id, told.host].append(occurrence)
+    return occurrence
+
+
+def _learn(known: Occurrence, sighting: Sighting, now: datetime) -> None:
+    """What one source leaves out another may tell; with it the first one's next word is recognised."""
+    told = sighting.observation
+    known.last_seen = now
+    known.serial, known.occurred = known.serial or told.serial, known.occurred or told.occurred
+
+
+def _clear(session: AsyncSession, memory: _Memory, sighting: Sighting, known: Occurrence | None, where: str) -> Seen:
+    told, now = sighting.observation, memory.now
+    if known is None and not (told.serial or told.occurred):
+        return Seen(False, f"{where} is cleared, and no active one is known")
+    occurrence = known or _new(session, memory, sighting)
+    _learn(occurrence, sighting, now)
+    occurrence.cleared = occurrence.cleared or told.cleared
+    if occurrence.cleared_seen is not None:
+        return Seen(False, f"{where} was cleared already", occurrence.episode_id or "", occurrence=occurrence.id)
+    occurrence.cleared_seen, occurrence.cleared_by = now, told.cleared_by or ""
+    episode = memory.episodes.get((occurrence.cluster_id, occurrence.alarm_id))
+    if episode is not None and episode.id == occurrence.episode_id and episode.state in ("running", "waiting"):
+        episode.wake = True
+    return Seen(True, f"{where} is cleared", occurrence.episode_id or "", occurrence=occurrence.id)
+
+
+def _join(session: AsyncSession, memory: _Memory, sighting: Sighting, occurrence: Occurrence) -> tuple[Episode, bool]:
+    """The episode of an alarm that is new, and whether it needs a run because of it."""
+    told, cluster, now = sighting.observation, sighting.cluster, memory.now
+    key = (cluster.cluster_id, told.alarm_id)
+    episode = memory.episodes.get(key)
+    if episode and episode.state == "verifying" and episode.verify_until and episode.verify_until <= now:
+        close(episode, now)
+        episode = None
+    backlog = _backlog(memory, sighting)
+    if episode is None:
+        episode = Episode(
+            id=f"{now:%Y%m%d}-{token_hex(4)}",
+            cluster_id=cluster.cluster_id,
+            cluster=cluster.name,
+            alarm_id=told.alarm_id,
+            opened=now,
+            opened_by=sighting.source,
+            backlog=backlog,
+            state="raised",
+            raised=now,
+        )
+        needs_a_run(episode, now)
+        session.add(episode)
+        memory.episodes[key] = episode
+        return episode, True
+    if episode.state != "verifying":
+        episode.backlog = episode.backlog and backlog  # empty where this alarm is an emergency
+        return episode, False
+    before = [
+        each
+        for each in memory.occurrences[cluster.cluster_id, told.alarm_id, told.host]
+        if each.episode_id == episode.id and each.ended
+    ]
+    last = max(before, key=lambda each: each.first_seen, default=None)
+    if last is not None and last.ended not in REPAIRED:  # a person has it: no run begins the page anew
+        occurrence.ended, occurrence.trace = last.ended, last.trace
+        return episode, False
+    episode.backlog = backlog  # the run is for this alarm only
+    needs_a_run(episode, now)
+    return episode, True
+
+
+def needs_a_run(episode: Episode, now: datetime) -> None:
+    """The episode waits for a run that does not exist yet: the next number."""
+    episode.state, episode.raised, episode.n = "raised", now, episode.n + 1
+    episode.run, episode.runs, episode.holder, episode.lease, episode.verify_until = None, 0, None, None, None
+    episode.claimed, episode.wake = None, False  # it looks at the clears so far itself
+
+
+def close(episode: Episode, now: datetime, outcome: str = "") -> None:
+    """The episode is over; a new alarm opens another."""
+    episode.state, episode.closed, episode.outcome = "closed", now, outcome or episode.outcome
+    episode.holder = episode.lease = episode.verify_until = None
+    episode.wake = False
+
+
+def _backlog(memory: _Memory, sighting: Sighting) -> str:
+    """Why an alarm is no emergency; empty where it is one."""
+    told, cluster, poll = sighting.observation, sighting.cluster, memory.polls.get(sighting.cluster.name)
+    skew = poll.skew if poll and cluster.speed == 1 else None  # an emulator's time runs away from ours
+    old = age(memory.now, told.occurred, told.sent, skew)
+    raised = memory.now - old / cluster.speed
+    if old >= BACKLOG_AGE:
+        return f"the alarm was {old.total_seconds() / 3600:.1f} hours old when it was first seen"
+    if raised < cluster.connected - CONNECTING:
+        return "the alarm was raised before the cluster was connected"
+    if any(start <= raised <= end for start, end in memory.gaps):
+        return "the alarm was raised while no intake was running"
+    return ""
+
+
+def _ask_for_a_poll(session: AsyncSession, memory: _Memory, sighting: Sighting) -> Seen:
+    name, now = sighting.cluster.name, memory.now
+    poll = memory.polls.get(name)
+    if poll is None:
+        poll = memory.polls[name] = Poll(cluster=name, due=now)
+        session.add(poll)
+    new = poll.triggered is None
+    poll.triggered = poll.triggered or now
+    poll.trigger_alarm, poll.due = sighting.observation.alarm_id, min(poll.due, now)
+    return Seen(new, f"the alarms of {name} are read from its Manager now")

@@ -1,0 +1,87 @@
+"""Which episodes need a run, a wake or a look, and what became of that."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import and_, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tasks.ledger.episodes import HELD
+from tasks.ledger.observing import close, needs_a_run
+from tasks.ledger.tables import Episode, Occurrence
+from tasks.models import Outcome
+
+SETTLING = timedelta(seconds=30)  # a run is not looked for before; and after its lease a holder has so long to renew
+
+
+async def to_start(session: AsyncSession, limit: int) -> list[Episode]:
+    """Episodes whose current run does not exist yet, the oldest first."""
+    waiting = select(Episode).where(Episode.state == "raised", Episode.run.is_(None))
+    return list((await session.scalars(waiting.order_by(Episode.raised).limit(limit))).all())
+
+
+async def started(session: AsyncSession, episode: str, n: int, run: str) -> bool:
+    """Write down the run of an episode's number; False: it is at another number by now."""
+    mine = update(Episode).where(Episode.id == episode, Episode.n == n, Episode.state != "closed")
+    done = await session.execute(mine.values(run=run, runs=Episode.runs + 1).returning(Episode.id))
+    return done.first() is not None
+
+
+async def to_wake(session: AsyncSession) -> list[Episode]:
+    """Held episodes for which a clear came."""
+    return list((await session.scalars(select(Episode).where(Episode.wake, Episode.state.in_(HELD)))).all())
+
+
+async def woken(session: AsyncSession, episode: str) -> None:
+    """The clear has been passed on."""
+    await session.execute(update(Episode).where(Episode.id == episode).values(wake=False))
+
+
+async def suspects(session: AsyncSession, now: datetime) -> list[Episode]:
+    """Episodes whose run may be dead: it was started and holds nothing yet, or its lease has ended."""
+    idle = and_(Episode.state == "raised", Episode.run.is_not(None), Episode.raised < now - SETTLING)
+    lost = and_(Episode.state.in_(HELD), Episode.lease < now - SETTLING)
+    return list((await session.scalars(select(Episode).where(or_(idle, lost)))).all())
+
+
+async def start_again(session: AsyncSession, seen: Episode, now: datetime, *, same_run: bool) -> bool:
+    """The episode's run is dead, and changed nothing: it needs one again. False: it is no longer as it was seen.
+
+    Args:
+        same_run: the run exists and is scheduled anew; else the episode gets the next number.
+    """
+    row = await _still(session, seen)
+    if row is None:
+        return False
+    if same_run:
+        row.state, row.raised, row.holder, row.lease, row.runs = "raised", now, None, None, row.runs + 1
+    else:
+        runs = row.runs
+        needs_a_run(row, now)
+        row.runs = runs
+    return True
+
+
+async def give_up(session: AsyncSession, seen: Episode, outcome: Outcome, now: datetime) -> bool:
+    """No run will follow this episode any more; its alarms end with this word. False: it is not as it was seen."""
+    row = await _still(session, seen)
+    if row is None:
+        return False
+    mine = select(Occurrence).where(Occurrence.episode_id == row.id, Occurrence.ended == "")
+    for occurrence in await session.scalars(mine):
+        occurrence.ended = outcome
+    row.acted = False
+    close(row, now, outcome)
+    return True
+
+
+async def _still(session: AsyncSession, seen: Episode) -> Episode | None:
+    """The episode, if nobody has taken it up, renewed its lease or started a run of it meanwhile."""
+    row = await session.get(Episode, seen.id)
+    same = row is not None and (row.state, row.n, row.runs, row.token, row.lease) == (
+        seen.state,
+        seen.n,
+        seen.runs,
+        seen.token,
+        seen.lease,
+    )
+    return row if same else None

@@ -1,0 +1,216 @@
+"""The ledger's tables. What they are for is said in the package's docstring."""
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import DateTime, Dialect, ForeignKey, Index, Text, TypeDecorator, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
+
+NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+class Utc(TypeDecorator[datetime]):
+    """An aware time, kept in UTC; SQLite keeps no offset, so it is added again when read."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse a naive time."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("the ledger takes aware times only")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Read as UTC."""
+        if value is None:
+            return None
+        known: datetime = value
+        return known.replace(tzinfo=UTC) if known.tzinfo is None else known.astimezone(UTC)
+
+
+class Table(MappedAsDataclass, DeclarativeBase, kw_only=True, eq=False):
+    """All tables of the ledger."""
+
+    type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: Utc, str: Text}
+
+
+class Cluster(Table, kw_only=True, eq=False):
+    """A cluster block. `connected` is when the block was made; `gone` when it was first missed."""
+
+    __tablename__ = "clusters"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    cluster_id: Mapped[str] = mapped_column(index=True)
+    source: Mapped[str]
+    speed: Mapped[float]
+    connected: Mapped[datetime]
+    gone: Mapped[datetime | None] = mapped_column(default=None)
+
+
+class Episode(Table, kw_only=True, eq=False):
+    """One time that a cluster needed a runbook.
+
+    Attributes:
+        cluster: name of the block that runs are started with.
+        backlog: why nothing may be changed by itself (an old alarm); empty: it may.
+        n: number of its current run; `run` is that run's id in Prefect once there is one, `runs` how often it was
+            started, the first time and again.
+        holder: the run that holds it since `claimed`, with `link` for people; `lease` is when that ends unless renewed.
+        acted: a run of it may have changed something.
+    """
+
+    __tablename__ = "episodes"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    cluster_id: Mapped[str]
+    cluster: Mapped[str]
+    alarm_id: Mapped[str]
+    state: Mapped[str]
+    opened: Mapped[datetime]
+    opened_by: Mapped[str]
+    backlog: Mapped[str] = mapped_column(default="")
+    raised: Mapped[datetime]
+    n: Mapped[int] = mapped_column(default=0)
+    run: Mapped[str | None] = mapped_column(default=None)
+    runs: Mapped[int] = mapped_column(default=0)
+    holder: Mapped[str | None] = mapped_column(default=None)
+    link: Mapped[str] = mapped_column(default="")
+    token: Mapped[int] = mapped_column(default=0)
+    lease: Mapped[datetime | None] = mapped_column(default=None)
+    claimed: Mapped[datetime | None] = mapped_column(default=None)
+    acted: Mapped[bool] = mapped_column(default=False)
+    outcome: Mapped[str] = mapped_column(default="")
+    ticket: Mapped[str] = mapped_column(default="")
+    verify_until: Mapped[datetime | None] = mapped_column(default=None)
+    closed: Mapped[datetime | None] = mapped_column(default=None)
+    wake: Mapped[bool] = mapped_column(default=False)
+
+    __table_args__ = (
+        Index(
+            "one_open_episode",
+            "cluster_id",
+            "alarm_id",
+            unique=True,
+            sqlite_where=text("state <> 'closed'"),
+            postgresql_where=text("state <> 'closed'"),
+        ),
+        Index("episodes_by_state", "state"),
+        Index("episodes_by_run", "run"),
+    )
+
+
+class Occurrence(Table, kw_only=True, eq=False):
+    """One alarm that occurred; unknown text is empty, unknown times are None.
+
+    Attributes:
+        cleared_seen: when we learned that it was cleared, by our clock; `cleared` is Manager's.
+        ended: how the page ended for it, with its trace; empty while it has not.
+    """
+
+    __tablename__ = "occurrences"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    cluster_id: Mapped[str]
+    alarm_id: Mapped[str]
+    host: Mapped[str]
+    serial: Mapped[str]
+    occurred: Mapped[datetime | None] = mapped_column(default=None)
+    first_seen: Mapped[datetime]
+    last_seen: Mapped[datetime]
+    cleared: Mapped[datetime | None] = mapped_column(default=None)
+    cleared_seen: Mapped[datetime | None] = mapped_column(default=None)
+    cleared_by: Mapped[str] = mapped_column(default="")
+    episode_id: Mapped[str | None] = mapped_column(ForeignKey(Episode.id), index=True, default=None)
+    ended: Mapped[str] = mapped_column(default="")
+    trace: Mapped[str] = mapped_column(default="")
+
+    __table_args__ = (
+        Index("occurrences_of_a_cluster", "cluster_id", "alarm_id", "last_seen"),
+        Index(
+            "active_occurrences",
+            "cluster_id",
+            "alarm_id",
+            sqlite_where=text("cleared_seen IS NULL"),
+            postgresql_where=text("cleared_seen IS NULL"),
+        ),
+    )
+
+
+class ObservationRow(Table, kw_only=True, eq=False):
+    """One thing a source said. `occurrence_id` is None for a trigger."""
+
+    __tablename__ = "observations"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True, init=False)
+    at: Mapped[datetime] = mapped_column(index=True)
+    source: Mapped[str]
+    peer: Mapped[str]
+    kind: Mapped[str]
+    cluster_id: Mapped[str]
+    alarm_id: Mapped[str]
+    occurrence_id: Mapped[str | None] = mapped_column(default=None)
+    digest: Mapped[str]
+    duplicate: Mapped[bool]
+
+
+class Poll(Table, kw_only=True, eq=False):
+    """The reading of one cluster's alarm list.
+
+    Attributes:
+        due: when it is to be read next; whoever takes the work moves it on first.
+        answered: when it was last read; `offered` is None until it first was.
+        skew: Manager's clock less ours, in seconds.
+        triggered: since when somebody asks for it to be read; `trigger_alarm` is the alarm that was named.
+    """
+
+    __tablename__ = "polls"
+    cluster: Mapped[str] = mapped_column(primary_key=True)
+    due: Mapped[datetime] = mapped_column(index=True)
+    answered: Mapped[datetime | None] = mapped_column(default=None)
+    offered: Mapped[bool | None] = mapped_column(default=None)
+    skew: Mapped[float | None] = mapped_column(default=None)
+    trouble: Mapped[str] = mapped_column(default="")
+    triggered: Mapped[datetime | None] = mapped_column(default=None)
+    trigger_alarm: Mapped[str] = mapped_column(default="")
+
+
+class Rejection(Table, kw_only=True, eq=False):
+    """Something received that could not be used."""
+
+    __tablename__ = "rejections"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    source: Mapped[str]
+    peer: Mapped[str]
+    reason: Mapped[str]
+    why: Mapped[str]
+    excerpt: Mapped[str]
+    first: Mapped[datetime]
+    last: Mapped[datetime] = mapped_column(index=True)
+    times: Mapped[int]
+
+
+class SourceRow(Table, kw_only=True, eq=False):
+    """A source and who speaks there."""
+
+    __tablename__ = "sources"
+    source: Mapped[str] = mapped_column(primary_key=True)
+    peer: Mapped[str] = mapped_column(primary_key=True)
+    heard: Mapped[datetime]
+
+
+class Message(Table, kw_only=True, eq=False):
+    """An id that was accepted."""
+
+    __tablename__ = "messages"
+    source: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+
+
+class IntakeRow(Table, kw_only=True, eq=False):
+    """One process of the intake; `gap_from` is when the one before it was last alive, if that was long ago."""
+
+    __tablename__ = "intakes"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    started: Mapped[datetime]
+    alive: Mapped[datetime] = mapped_column(index=True)
+    gap_from: Mapped[datetime | None] = mapped_column(default=None)
