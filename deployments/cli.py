@@ -1,21 +1,16 @@
 """The `runbooks` command."""
 
-import asyncio
 import json
 import logging
-import signal
 import sys
-from collections.abc import Coroutine
 from dataclasses import asdict
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Annotated, Any, Literal, TypeVar
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Annotated, Literal
 
 import httpx
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
-from prefect.settings import PREFECT_API_URL
 from rich.table import Table
 from rich.text import Text
 
@@ -24,12 +19,11 @@ from deployments.doctor import doctor as examine
 from deployments.emulator.faults import FAULTS
 from deployments.emulator.region import Region
 from deployments.emulator.serve import serve
-from deployments.intake.framing import Counters
-from deployments.intake.listener import listen
-from deployments.intake.receive import receiver
-from deployments.intake.syslog import DEFAULT_TEMPLATE, Template
+from deployments.ending import run_until_ended
+from deployments.intake_commands import alarm, intake, ledger, prefect_is_known
 from deployments.scenarios import SCENARIOS, Profile
 from deployments.terminal import console, sentence, show_markdown
+from deployments.up import up
 from tasks.errors import ConfigurationError, RunbookError
 from tasks.tickets import ticket as one_ticket
 from tasks.tickets import tickets as all_tickets
@@ -43,7 +37,9 @@ app = App(
     exit_on_error=False,
 )
 
-Ended = TypeVar("Ended")
+for each in (intake, alarm, ledger, up):
+    app.command(each)
+
 NOISY = ("httpx", "stamina", "EventsWorker")  # they report what is no trouble, or what we report better
 
 Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65535))]
@@ -86,7 +82,7 @@ def demo(
     names = list(SCENARIOS) if scenario == "all" else [scenario]
     out = console(stderr=as_json)
     played = Demo(names, profile=profile, speed=speed, faults=fault, trouble=trouble, console=out)
-    results = _run(played.play(keep=keep))
+    results = run_until_ended(played.play(keep=keep))
     if as_json:
         for result in results:
             sys.stdout.write(json.dumps(asdict(result)) + "\n")
@@ -134,38 +130,7 @@ def emulator(
         out.print(f"emulated region on {url}, profile {profile}, speed {speed:g}x; Ctrl-C ends it")
         out.print(f"routes: {url}/emulator/routes   state: {url}/emulator/state")
 
-    _run(serve(region, port=port, speed=speed, syslog=target, syslog_protocol=syslog_protocol, ready=ready))
-
-
-@app.command
-def intake(*, host: str = "127.0.0.1", port: Port = 5140, template: str = DEFAULT_TEMPLATE, zone: str = "UTC") -> None:
-    """Listen for the alarms MRS Manager sends as syslog (UDP and TCP) and start the runbook for each, until Ctrl-C.
-
-    Parameters
-    ----------
-    template
-        The report format as configured on Manager (System > Interconnection > Syslog).
-    zone
-        Manager's time zone, e.g. Europe/Berlin: its lines name none.
-    """
-    try:
-        format_ = Template(template)
-    except ValueError as error:
-        raise ConfigurationError(f"--template: {error}") from error
-    on_line, counters, out = receiver(format_, _time_zone(zone)), Counters(), console()
-    _prefect_is_known()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-
-    async def run() -> None:
-        async with listen(host=host, port=port, protocols=["udp", "tcp"], on_line=on_line, counters=counters) as ports:
-            where = ", ".join(f"{protocol} {number}" for protocol, number in ports.items())
-            out.print(f"listening for syslog on {host}, {where}; Ctrl-C ends it")
-            try:
-                await asyncio.Event().wait()
-            finally:
-                out.print(", ".join(f"{name} {count}" for name, count in asdict(counters).items()))
-
-    _run(run())
+    run_until_ended(serve(region, port=port, speed=speed, syslog=target, syslog_protocol=syslog_protocol, ready=ready))
 
 
 @app.command
@@ -174,8 +139,8 @@ def doctor(cluster: str) -> int:
 
     Exit code 0 when all of them answered, 1 when one did not, 2 when the cluster's block cannot be used.
     """
-    _prefect_is_known()
-    return _run(examine(cluster, console()))
+    prefect_is_known()
+    return run_until_ended(examine(cluster, console()))
 
 
 @app.command
@@ -202,40 +167,11 @@ def _list_faults() -> None:
     console().print(table)
 
 
-def _prefect_is_known() -> None:
-    if not PREFECT_API_URL.value():
-        example = "prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api"
-        raise ConfigurationError(f"PREFECT_API_URL is not set: say where the Prefect server is, e.g. {example}")
-
-
-def _time_zone(name: str) -> tzinfo:
-    try:
-        return ZoneInfo(name)
-    except (ValueError, OSError, ZoneInfoNotFoundError):
-        raise ConfigurationError(f"--zone {name!r}: no such time zone: write it like Europe/Berlin or UTC") from None
-
-
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not (host and port.isdecimal() and int(port) <= 65535):
         raise ConfigurationError(f"--syslog {text!r}: write HOST:PORT")
     return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def _run(work: Coroutine[Any, Any, Ended]) -> Ended:
-    """Until it ends, or until the first Ctrl-C or SIGTERM; those that follow do not disturb what is being ended."""
-
-    async def interruptible() -> Ended:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        for sent in (signal.SIGINT, signal.SIGTERM):
-            if task and signal.getsignal(sent) != signal.SIG_IGN:  # as in the background of a script
-                loop.add_signal_handler(sent, lambda: task.cancelling() or task.cancel())
-        return await work
-
-    try:
-        return asyncio.run(interruptible())
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
 
 
 def main() -> None:

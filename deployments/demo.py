@@ -11,12 +11,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
@@ -25,25 +25,29 @@ from prefect.client.schemas.filters import (
     LogFilterFlowRunId,
 )
 from prefect.client.schemas.objects import FlowRun
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from rich.console import Console
 from rich.markup import escape
+from sqlalchemy import select
 
 from deployments.emulated_blocks import cloud_block, cluster_block, manager_block
 from deployments.emulator.inventory import Cluster as EmulatedCluster
 from deployments.emulator.region import Region
 from deployments.emulator.serve import serve
-from deployments.intake.listener import listen
-from deployments.intake.receive import receive
-from deployments.intake.syslog import Template
-from deployments.processes import NO_PROXY, last_words, prefect_server, python_process
+from deployments.intake.desk import News
+from deployments.intake.events import tell_changes
+from deployments.intake.service import Running, intake
+from deployments.intake.settings import Http, Settings, Syslog
+from deployments.processes import NO_PROXY
 from deployments.results import Change, Result, show
 from deployments.scenarios import SCENARIOS, Profile, break_cluster, give_an_agency, trouble_region
+from deployments.stack import prefect_stack
 from deployments.terminal import say
 from tasks.errors import ConfigurationError, StepFailed
+from tasks.ledger.database import Ledger, open_ledger
+from tasks.ledger.tables import Episode
 from tasks.tickets import tickets
 
-PREFECT_YAML = Path(__file__).with_name("prefect.yaml")
+SETTINGS = Settings(http=Http(port=0), syslog=Syslog(port=0))
 ALARM_WITHIN = 45 * 60.0  # seconds of the region's time; Meta polls every five minutes and raises after three
 END_WITHIN = 2 * 3600.0  # the same; and of our own time, for starting processes and for repeated reads:
 SLACK = 420.0
@@ -55,7 +59,6 @@ class Part:
 
     scenario: str
     cluster: EmulatedCluster
-    run: asyncio.Queue[FlowRun] = field(default_factory=asyncio.Queue)
     shown: int = 0
 
 
@@ -88,7 +91,6 @@ class Demo:
         self.region = Region(clusters=len(names), hosts=3, meta_hosts=1, profile=profile, start=datetime.now(UTC))
         self.parts = [Part(name, cluster) for name, cluster in zip(names, self.region.clusters.values(), strict=True)]
         self._began = time.monotonic()
-        self._ready = asyncio.Event()
         for part in self.parts:
             give_an_agency(self.region, part.cluster)
             for fault in (*SCENARIOS[part.scenario].faults, *faults):
@@ -104,24 +106,23 @@ class Demo:
         """Start everything, follow the runs to their end, show and return the results."""
         async with AsyncExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mrs-runbooks-demo-")))
-            os.environ.update(NO_PROXY, RUNBOOKS_HOME=str(folder / "runbooks"))
-            self.say("starting a Prefect server of its own (a fresh one takes about ten seconds)")
-            api = await stack.enter_async_context(prefect_server(folder))
-            ui = api.removesuffix("/api")
-            self.say(f"the Prefect server and its UI are up on {ui}")
-            stack.enter_context(temporary_settings({PREFECT_API_URL: api, PREFECT_HOME: folder / "prefect"}))
+            os.environ.update(NO_PROXY, RUNBOOKS_HOME=str(folder / "runbooks"), RUNBOOKS_LEDGER_URL="")
+            api = await stack.enter_async_context(prefect_stack(folder, self.say))
             client = await stack.enter_async_context(get_client())
-            await self._start_region(stack, client)
-            await self._deploy(stack, client, folder, api)
-            self._ready.set()
+            ledger = await stack.enter_async_context(open_ledger())
+            running = await stack.enter_async_context(intake(SETTINGS, ledger, self._tell_changes))
+            self.say(
+                f"the intake takes alarms in: {', '.join(f'{name} {port}' for name, port in running.ports.items())}"
+            )
+            await self._start_region(stack, running)
             self.say(
                 "waiting for the alarm: the Meta role raises it when its polls of every five minutes for keys failed "
                 f"three times (the region's time runs {self.speed:g} times faster)"
             )
-            results = await asyncio.gather(*(self._follow(client, part) for part in self.parts))
+            results = await asyncio.gather(*(self._follow(client, ledger, part) for part in self.parts))
             show(self.console, results, tickets(), as_told=self.as_told)
             if keep:
-                await self._kept(ui, results)
+                await self._kept(api.removesuffix("/api"), results)
             else:
                 self.console.print("\nTo look at the run in the Prefect UI, play it again with --keep (make: KEEP=1).")
             return results
@@ -134,19 +135,15 @@ class Demo:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, enough.set)
         await enough.wait()
 
-    async def _start_region(self, stack: AsyncExitStack, client: PrefectClient) -> None:
-        async def on_line(line: bytes, peer: str) -> None:
-            await self._ready.wait()
-            dispatched = await receive(client, line, peer, Template())
-            self.say(f"[bold]syslog line {dispatched.what}[/]: {escape(dispatched.why)}")
-            for part in self.parts:
-                if dispatched.flow_run and f"cluster:{part.cluster.name}" in dispatched.flow_run.tags:
-                    part.run.put_nowait(dispatched.flow_run)
+    def _tell_changes(self, changes: Sequence[News]) -> None:
+        tell_changes(changes)
+        for change in changes:
+            self.say(f"[bold]{change.sighting.source}, now on disk[/]: {escape(change.seen.why)}")
 
-        ports = await stack.enter_async_context(listen(host="127.0.0.1", port=0, protocols=["udp"], on_line=on_line))
+    async def _start_region(self, stack: AsyncExitStack, running: Running) -> None:
         ready: asyncio.Queue[int] = asyncio.Queue()
         serving = asyncio.create_task(
-            serve(self.region, speed=self.speed, syslog=("127.0.0.1", ports["udp"]), ready=ready.put_nowait)
+            serve(self.region, speed=self.speed, syslog=("127.0.0.1", running.ports["udp"]), ready=ready.put_nowait)
         )
         stack.push_async_callback(_ended, serving)
         url = f"http://127.0.0.1:{await ready.get()}"
@@ -154,6 +151,7 @@ class Demo:
         for part in self.parts:
             self.say(f"[cyan]{part.cluster.name}[/] is broken: {part.scenario}")
         await self._save_blocks(url)
+        await running.directory.refresh()
 
     async def _save_blocks(self, url: str) -> None:
         cloud = cloud_block(self.region, url)
@@ -163,26 +161,25 @@ class Demo:
             await manager.save(cluster.name)
             await cluster_block(cluster, manager, cloud, speed=self.speed).save(cluster.name)
 
-    async def _deploy(self, stack: AsyncExitStack, client: PrefectClient, folder: Path, api: str) -> None:
-        self.say("deploying deployments/prefect.yaml and starting a worker")
-        await client.create_work_pool(WorkPoolCreate(name="mrs-runbooks", type="process"))
-        command = ("-m", "prefect", "worker", "start", "--pool", "mrs-runbooks", "--type", "process", "--name", "demo")
-        await stack.enter_async_context(python_process(command, folder, "worker", api))
-        deploy = ("-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(PREFECT_YAML))
-        async with python_process(deploy, folder, "deploy", api) as deploying:
-            if await deploying.wait():
-                raise StepFailed(f"prefect deploy failed: {last_words(folder, 'deploy')}")
-
-    async def _follow(self, client: PrefectClient, part: Part) -> Result:
+    async def _follow(self, client: PrefectClient, ledger: Ledger, part: Part) -> Result:
         run = None
         try:
             async with asyncio.timeout(ALARM_WITHIN / self.speed + SLACK):
-                run = await part.run.get()
+                run = await client.read_flow_run(await self._run_of(ledger, part))
             async with asyncio.timeout(END_WITHIN / self.speed + SLACK):
                 return await self._result(client, part, await self._finished(client, part, run))
         except TimeoutError:
             what = f"{run.name} did not end" if run else "no alarm started a run"
             raise StepFailed(f"scenario {part.scenario} on {part.cluster.name}: {what} in time") from None
+
+    async def _run_of(self, ledger: Ledger, part: Part) -> UUID:
+        """The run of the cluster's episode, as soon as the ledger has it."""
+        while True:
+            async with ledger.reading() as session:
+                mine = select(Episode.run).where(Episode.cluster == part.cluster.name, Episode.run.is_not(None))
+                if run := (await session.scalars(mine)).first():
+                    return UUID(run)
+            await asyncio.sleep(0.3)
 
     async def _finished(self, client: PrefectClient, part: Part, run: FlowRun) -> FlowRun:
         while not (run.state and run.state.is_final()):

@@ -20,7 +20,7 @@ HEALTHY_WITHIN = 120.0
 
 @asynccontextmanager
 async def python_process(
-    arguments: Sequence[str], folder: Path, name: str, api: str
+    arguments: Sequence[str], folder: Path, name: str, api: str, *, grace: float = 0
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """`python ARGUMENTS` in a process group of its own, which is ended, children and all, with the block.
 
@@ -29,6 +29,7 @@ async def python_process(
     Args:
         folder: its PREFECT_HOME is `folder/prefect`, its output goes to `folder/NAME.log`, temporary files to `folder`.
         api: the Prefect server it talks to.
+        grace: seconds it gets to end by itself when it is told to.
     """
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
@@ -49,6 +50,10 @@ async def python_process(
     try:
         yield process
     finally:
+        if process.returncode is None and grace:
+            process.terminate()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), grace)
         if process.returncode is None:
             _kill_tree(process.pid)
         _kill_group(process.pid)
@@ -56,18 +61,22 @@ async def python_process(
 
 
 @asynccontextmanager
-async def prefect_server(folder: Path) -> AsyncIterator[str]:
-    """A Prefect server on a free port of loopback, with SQLite in `folder/prefect`; yields its API URL once healthy.
+async def prefect_server(folder: Path, *, port: int = 0, grace: float = 0) -> AsyncIterator[str]:
+    """A Prefect server with SQLite in `folder/prefect`; yields its API URL once it is healthy.
+
+    Args:
+        port: of loopback; 0 takes a free one.
+        grace: seconds it gets to end by itself.
 
     Raises:
         StepFailed: it ended before it was ready, or is not ready in time; carries its last words.
     """
-    port = free_port()
+    port = port or free_port()
     api = f"http://127.0.0.1:{port}/api"
     command = ("-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
     until = time.monotonic() + HEALTHY_WITHIN
     async with (
-        python_process(command, folder, "server", api) as server,
+        python_process(command, folder, "server", api, grace=grace) as server,
         httpx.AsyncClient(trust_env=False, timeout=HEALTHY_WITHIN) as http,
     ):
         while not await _healthy(http, f"{api}/health"):

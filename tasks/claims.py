@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -36,7 +36,7 @@ _claims: dict[str, _Claim] = {}
 
 @asynccontextmanager
 async def claimed(
-    case: Case, asking: Asking, *, cluster_id: str, speed: float = 1
+    case: Case, asking: Asking, *, cluster_id: str, speed: float = 1, renew_every: float = RENEW_EVERY
 ) -> AsyncIterator[Holding | Held | None]:
     """Hold the cluster's episode for as long as the block runs, if no other run does.
 
@@ -45,6 +45,7 @@ async def claimed(
     Args:
         cluster_id: the cluster's id in the cloud: two blocks of one cluster are one claim.
         speed: how much faster the cluster's time runs (1, but for the emulator).
+        renew_every: seconds; well under the lease's.
 
     Yields:
         What is held, or who holds it. None: a dry run, which changes nothing and claims nothing.
@@ -55,16 +56,18 @@ async def claimed(
     if case.dry_run:
         yield None
         return
-    async with open_ledger() as ledger:
-        now = waits.wall()
+    async with AsyncExitStack() as stack:
+        ledger = await _insisting(lambda: stack.enter_async_context(open_ledger()))
         got = await _insisting(
-            ledger, lambda session: claim(session, cluster_id, case.cluster, case.alarm_id, asking, now)
+            lambda: _written(
+                ledger, lambda session: claim(session, cluster_id, case.cluster, case.alarm_id, asking, waits.wall())
+            )
         )
         if isinstance(got, Held):
             yield got
             return
         _claims[case.run] = _Claim(ledger, got, speed)
-        renewing = asyncio.create_task(_renew(ledger, got))
+        renewing = asyncio.create_task(_renew(ledger, got, renew_every))
         try:
             yield got
         finally:
@@ -108,8 +111,10 @@ async def settled(case: Case, parts: Sequence[Part], outcome: Outcome, ticket: s
         return
     try:
         await _insisting(
-            held.ledger,
-            lambda session: settle(session, held.holding, parts, outcome, ticket, waits.wall(), held.speed),
+            lambda: _written(
+                held.ledger,
+                lambda session: settle(session, held.holding, parts, outcome, ticket, waits.wall(), held.speed),
+            )
         )
     except LedgerUnavailable as error:
         logger.warning("how this run ended is not in the ledger, the intake will write it from its state: %s", error)
@@ -134,9 +139,9 @@ async def broke_off(run: str, outcome: Outcome) -> bool:
     return True
 
 
-async def _renew(ledger: Ledger, holding: Holding) -> None:
+async def _renew(ledger: Ledger, holding: Holding, every: float) -> None:
     while True:
-        await asyncio.sleep(RENEW_EVERY)
+        await asyncio.sleep(every)
         try:
             async with ledger.writing() as session:
                 if not await renew(session, holding, waits.wall()):
@@ -146,14 +151,17 @@ async def _renew(ledger: Ledger, holding: Holding) -> None:
             logger.warning("the claim on episode %s cannot be renewed: %s", holding.episode, error)
 
 
-async def _insisting(ledger: Ledger, work: Callable[[AsyncSession], Awaitable[Got]]) -> Got:
-    """Write, tried again while the ledger does not answer for a moment."""
+async def _insisting(work: Callable[[], Awaitable[Got]]) -> Got:
+    """Do it, and again while the ledger does not answer for a moment."""
     for pause in TRIES:
         try:
-            async with ledger.writing() as session:
-                return await work(session)
+            return await work()
         except LedgerUnavailable as error:
             logger.warning("%s", error)
-            await asyncio.sleep(pause)
+            await waits.pause(pause)
+    return await work()
+
+
+async def _written(ledger: Ledger, work: Callable[[AsyncSession], Awaitable[Got]]) -> Got:
     async with ledger.writing() as session:
         return await work(session)

@@ -35,11 +35,11 @@ WORST_FIRST = (
     Outcome.DECLINED,
     Outcome.CANCELLED,
     Outcome.ESCALATE,
-    Outcome.JOINED,
     Outcome.DRY_RUN,
     Outcome.END,
     Outcome.CLEARED_BY_PERSON,
     Outcome.CLEARED,
+    Outcome.JOINED,
 )
 NEEDS_A_PERSON = frozenset(
     {Outcome.ERROR, Outcome.CANNOT_TELL, Outcome.REFUSED, Outcome.DECLINED, Outcome.CANCELLED, Outcome.ESCALATE}
@@ -106,12 +106,13 @@ class Trail:
 
     @property
     def subject(self) -> str:
-        """What this run is about: its oldest occurrence, the ticket's correlation; else the run itself."""
+        """What this run is about, the ticket's correlation: its oldest occurrence, else its episode, else the run."""
         told = [(alarm.occurred or LATEST, alarm.serial, host) for host, alarm in self.alarms.items()]
         told = [known for known in told if known[0] != LATEST or known[1]]
         occurred, serial, host = min(told, default=(LATEST, "", ""))
         when = "" if occurred == LATEST else f"{occurred:%Y-%m-%dT%H:%M:%SZ}"
-        which = f"{host}/{serial}/{when}" if told else f"run/{self.case.run}"
+        itself = f"episode/{self.earlier.episode}" if self.earlier else f"run/{self.case.run}"
+        which = f"{host}/{serial}/{when}" if told else itself
         return f"{self.case.cluster}/{self.case.alarm_id}/{which}"
 
     @property

@@ -2,14 +2,21 @@
 
 import asyncio
 import os
+import pwd
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
+import asyncpg
 import httpx
 import pytest
 from prefect.settings import (
@@ -74,6 +81,104 @@ def _wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) ->
         except httpx.TransportError:
             time.sleep(0.5)
     pytest.fail(f"the Prefect server is not healthy after two minutes:\n{log.read_text()[-2000:]}")
+
+
+def _without(what: str) -> str:
+    """Skip the test that needs it, but never in CI."""
+    if "CI" in os.environ:
+        pytest.fail(f"{what}, and CI must not go without PostgreSQL")
+    pytest.skip(what)
+
+
+def _postgresql_program(name: str) -> str:
+    installed = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    found = shutil.which(name) or (str(installed[-1]) if installed else "")
+    return found or _without(f"{name} (Debian package postgresql) is not installed")
+
+
+def _unprivileged() -> dict[str, Any]:
+    """PostgreSQL does not run as root: then it is the user of its package."""
+    if os.getuid() != 0:
+        return {}
+    try:
+        user = pwd.getpwnam("postgres")
+    except KeyError:
+        _without("there is no user postgres")
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """A PostgreSQL of the tests' own on a free port, which trusts everybody; yields the URL of its first database."""
+    initdb, postgres, as_user = _postgresql_program("initdb"), _postgresql_program("postgres"), _unprivileged()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tempfile.mkdtemp(prefix="runbooks-postgresql-")  # not below pytest's own, which only we may enter
+    try:
+        if as_user:
+            os.chown(folder, as_user["user"], as_user["group"])
+        make = [initdb, "-D", f"{folder}/data", "-U", "tester", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+        made = subprocess.run(make, cwd=folder, capture_output=True, text=True, **as_user)
+        if made.returncode:
+            pytest.fail(f"initdb failed:\n{made.stderr[-2000:]}")
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": port,
+            "unix_socket_directories": folder,
+            "fsync": "off",
+            "autovacuum": "off",
+        }
+        command = [postgres, "-D", f"{folder}/data"]
+        for name, value in settings.items():
+            command += ["-c", f"{name}={value}"]
+        with Path(folder, "server.log").open("wb") as log:
+            server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, **as_user)
+        try:
+            _wait_until_listening(server, port, Path(folder, "server.log"))
+            yield f"postgresql://tester@127.0.0.1:{port}/postgres"
+        finally:
+            server.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
+            server.wait()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_until_listening(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    url = f"postgresql://tester@127.0.0.1:{port}/postgres"
+    for _ in range(300):
+        if server.poll() is not None:
+            pytest.fail(f"PostgreSQL ended at once:\n{log.read_text()[-2000:]}")
+        try:
+            order(url, "SELECT 1")
+        except (OSError, asyncpg.PostgresError):
+            time.sleep(0.1)
+        else:
+            return
+    pytest.fail(f"PostgreSQL does not answer after 30 seconds:\n{log.read_text()[-2000:]}")
+
+
+def order(url: str, *statements: str) -> None:
+    """Have PostgreSQL execute statements, each on its own."""
+
+    async def execute() -> None:
+        connection = await asyncpg.connect(url)
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    asyncio.run(execute())
+
+
+@pytest.fixture
+def postgresql_database(postgresql: str) -> Iterator[str]:
+    """The URL of an empty database of this test alone."""
+    name = f"test_{uuid4().hex}"
+    order(postgresql, f"CREATE DATABASE {name}")
+    yield postgresql.removesuffix("postgres") + name
+    order(postgresql, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ BY_BLOCK = ("smn", "poll", "command")  # sources that name a cluster by its bloc
 
 
 @dataclass(frozen=True)
-class Change:
+class News:
     """Something new that has been written down."""
 
     sighting: Sighting
@@ -64,7 +64,7 @@ class LedgerDesk:
         *,
         runbooks: Collection[str],
         metrics: Metrics,
-        changed: Callable[[Sequence[Change]], None],
+        changed: Callable[[Sequence[News]], None],
     ) -> None:
         self._ledger, self._directory, self._metrics = ledger, directory, metrics
         self._runbooks, self._changed = runbooks, changed
@@ -168,7 +168,7 @@ class LedgerDesk:
             self._count(work, mine)
             if not work.done.done():  # who handed it in may have gone
                 work.done.set_result(answer if work.more else mine)
-            if changes := [Change(*each) for each in zip(work.sightings, mine, strict=True) if each[1].new]:
+            if changes := [News(*each) for each in zip(work.sightings, mine, strict=True) if each[1].new]:
                 self._changed(changes)
 
     async def _write(self, batch: Sequence[_Work]) -> tuple[Sequence[Seen], Sequence[Any]]:

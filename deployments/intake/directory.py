@@ -10,6 +10,7 @@ import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import BlockDocument
 from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL
 
 from deployments.intake.acceptance import Reason
 from tasks import waits
@@ -101,6 +102,9 @@ class Directory:
 
     async def _read(self) -> list[Cluster] | None:
         """The blocks, without their secrets; None where Prefect does not answer."""
+        if not PREFECT_API_URL.value():  # a client would start a server of its own
+            self.trouble = "PREFECT_API_URL is not set"
+            return None
         try:
             async with get_client() as client:
                 found = [_cluster(block) async for block in _blocks(client)]

@@ -10,6 +10,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import AwaitingRetry
 
+from deployments.intake.events import tell_episode
 from deployments.intake.metrics import Metrics
 from deployments.intake.prefect_server import PrefectAway, asking, flow_run
 from tasks import waits
@@ -24,7 +25,7 @@ AT_ONCE = 8  # runs being created at the same time
 MOST_PER_ROUND = 200
 LOOK_EVERY = 1.0  # seconds; an alarm that this process took in is not waited for
 TRY_AGAIN = (1.0, 2.0, 5.0, 15.0)  # seconds, while Prefect does not answer
-REFUSED_FOR = 30.0
+REFUSED_FOR = 10.0  # seconds until a run that Prefect refused is tried again
 HOST_TAGS = 10
 
 logger = logging.getLogger("runbooks.intake")
@@ -104,6 +105,7 @@ class Dispatcher:
             lag = (waits.now() - episode.raised).total_seconds()
             self._metrics.dispatch_lag.observe(lag)
             self._metrics.runs_started.labels("created").inc()
+            tell_episode("started", episode)
             logger.info("episode %s of %s has its run %s, %.1f s after it", episode.id, episode.cluster, run.name, lag)
         self._refused.pop(episode.id, None)
         return True

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from deployments.intake.acceptance import Delivery, Desk, digest_of, excerpt_of
+from deployments.intake.acceptance import Delivery, Desk, Receipt, digest_of, excerpt_of
 from deployments.intake.history import is_listed, same_in_history
 from tasks import waits
 from tasks.blocks import Cluster as ClusterBlock
@@ -163,9 +163,12 @@ class Reader:
         """Hand in what is listed, but for what was handed in some minutes ago."""
         before = {key: when for key, when in self._told.items() if now - when < TELL_AGAIN}
         new = [row for row in rows if _key(row) not in before]
-        if new:
-            await self._accepted([self._delivery(row, "raised", clock) for row in new])
-        self._told = {_key(row): before.get(_key(row), now) for row in rows}
+        receipts = await self._accepted([self._delivery(row, "raised", clock) for row in new]) if new else []
+        for row, receipt in zip(new, receipts, strict=True):
+            if receipt.reason != "unknown-cluster":  # a block that is new: by the next look it will be known
+                before[_key(row)] = now
+        listed = {_key(row) for row in rows}
+        self._told = {key: when for key, when in before.items() if key in listed}
 
     async def _follow(
         self, manager: Manager, rows: Sequence[Alarm], due: Due, clock: datetime | None, now: datetime
@@ -211,11 +214,10 @@ class Reader:
             )
         self._unclear[occurrence.id] = now + UNCLEAR_AGAIN
 
-    async def _accepted(self, deliveries: Sequence[Delivery]) -> None:
+    async def _accepted(self, deliveries: Sequence[Delivery]) -> list[Receipt]:
         while True:
             try:
-                await self._desk.accept(deliveries)
-                return
+                return await self._desk.accept(deliveries)
             except LedgerUnavailable:
                 await waits.pause(LEDGER_AGAIN)
 

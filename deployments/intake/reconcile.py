@@ -10,6 +10,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Scheduled
 
 from deployments.intake.dispatch import Dispatcher
+from deployments.intake.events import tell_episode
 from deployments.intake.metrics import Metrics
 from deployments.intake.prefect_server import PrefectAway, asking, flow_run
 from tasks import waits
@@ -37,8 +38,9 @@ ENDS = frozenset(Outcome) - {Outcome.JOINED, Outcome.DRY_RUN}
 def verdict(episode: Episode, run: FlowRun | None, now: datetime) -> Verdict:
     """What is to be done about an episode whose run may be dead.
 
-    A run that ended with a word of ours is through. One that may have changed something is never started again: it ends in a ticket. One that died before is started
-    again a few times, ever more slowly: the same run if it can be, else the episode's next.
+    A run that ended with a word of ours is through. One that may have changed something is never started again: it ends
+    in a ticket. One that died before is started again a few times, ever more slowly: the same run if it can be, else
+    the episode's next.
     """
     state = run.state.type if run and run.state else None
     if state is StateType.CANCELLED:
@@ -87,6 +89,7 @@ class Reconciler:
                 self._pruned = now
             dubious = await suspects(session, now)
         for episode in closed:
+            tell_episode("closed", episode)
             logger.info("episode %s of %s is closed: %s", episode.id, episode.cluster, episode.outcome)
         for episode in dubious:
             await self._settle(client, episode)

@@ -78,7 +78,7 @@ class Smn(Section):
 
     endpoint: str = ""
     topics: dict[str, tuple[str, ...]] = Field({}, description="Topic URN -> the names of its clusters' blocks.")
-    max_age: float = Field(900, gt=0, description="Seconds a message's timestamp may be off.")
+    max_age: float = Field(3600, gt=0, description="Seconds a message's timestamp may be off; SMN repeats for a while.")
 
     @model_validator(mode="after")
     def _has_an_endpoint(self) -> Self:

@@ -119,3 +119,19 @@ async def test_a_report_may_be_a_relapse(world: World, outcome: Outcome, state: 
     async with world.ledger.writing() as session:
         later = await open_unread(session, cluster, "12110", "smn", now + timedelta(minutes=25))
     assert (later is not None) == (state == "verifying")  # the verifying one is over by then, and another is opened
+
+
+@pytest.mark.parametrize("world", [DOCUMENTED], indirect=True)
+async def test_a_report_during_a_look_is_not_put_off(world: World) -> None:
+    """The look that finds no list once more does not let it wait for a quarter of an hour."""
+    poller = await world.poller()
+    await look(poller)
+    world.trouble.add("GET", "*/alarms", "latency", seconds=0.3)
+    world.region.advance(60)
+    await poller.turn()
+    await world.told("", kind="trigger")
+    await poller.finish()
+    await poller.turn()
+    assert await world.episodes() == []
+    await look(poller)
+    assert await world.episodes() == [("mrs-001", "raised", "smn", False)]

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
 
@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from deployments.emulator.region import Region
+from deployments.intake.acceptance import Delivery, Receipt
 from tasks.blocks import Cluster as ClusterBlock
 from tasks.errors import LedgerUnavailable, Unreachable
 from tasks.ledger.database import Ledger
@@ -34,6 +35,15 @@ class Shaky(Ledger):
             raise LedgerUnavailable("the ledger is away")
         async with super().reading() as session:
             yield session
+
+
+class Forgetful(Desk):
+    """A desk that does not know the cluster the first two times."""
+
+    async def accept(self, deliveries: Sequence[Delivery]) -> list[Receipt]:
+        """Reject, or take."""
+        taken = await super().accept(deliveries)
+        return taken if len(self.accepted) > 2 else [Receipt("rejected", "no such block", "unknown-cluster")]
 
 
 @pytest.fixture
@@ -201,6 +211,17 @@ async def test_a_ledger_that_is_away_is_waited_for(world: World) -> None:
     await look(poller)
     assert desk.serials == ["1001"]
     assert (await world.poll()).answered is not None
+
+
+@pytest.mark.parametrize("world", [ONE], indirect=True)
+async def test_a_cluster_that_the_desk_does_not_know_yet_is_told_again(world: World) -> None:
+    """Its block is new: the alarm is handed in with every look until it is taken, and then no more."""
+    desk = Forgetful()
+    poller = await world.poller(desk=desk)
+    world.raised()
+    await look(poller)
+    await pass_seconds(world, 240, poller, step=30)
+    assert desk.serials == ["1001"] * 3
 
 
 @pytest.mark.parametrize("world", [{"clusters": 3}], indirect=True)

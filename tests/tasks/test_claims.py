@@ -1,116 +1,371 @@
-"""One acting run per cluster on this machine: claims are locks, and locks end with their process."""
+"""One acting run per cluster: the claim is an episode's lease in the ledger, and each change asks for it again."""
 
+import asyncio
+import os
 import signal
-import stat
-import subprocess
 import sys
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
+import anyio.to_thread
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from sqlalchemy import select, update
 
-from tasks.claims import claimed
-from tasks.errors import ConfigurationError
-from tasks.models import Case
+from tasks import waits
+from tasks.claims import TRIES, broke_off, claimed, may_act, settled
+from tasks.errors import LedgerUnavailable, Refused
+from tasks.ledger.database import open_ledger, unchecked_ledger, upgrade_schema
+from tasks.ledger.episodes import LEASE, Asking, Held, Holding, Part, claim
+from tasks.ledger.observing import Sighting, observe
+from tasks.ledger.tables import Cluster, Episode
+from tasks.models import Alarm, Case, Observation, Outcome
+from tests.conftest import order
 
-CASE = Case(cluster="prod-1", alarm_id="12110", dry_run=False)
+pytestmark = pytest.mark.anyio
+PROD = "uuid-of-prod-1"
+PART = Part(Alarm(alarm_id="12110", location="HostName=node-1", serial="17"), Outcome.END, "1 2n 3y END")
 HOLDER = """
-import time
+import asyncio
 from tasks.claims import claimed
+from tasks.ledger.episodes import Asking
 from tasks.models import Case
 
-with claimed(Case(cluster="prod-1", alarm_id="12110", dry_run=False), "run 17") as holder:
-    print(repr(holder), flush=True)
-    time.sleep(60)
+async def hold():
+    case = Case(cluster="prod-1", alarm_id="12110", dry_run=False, run="run-17")
+    async with claimed(case, Asking("run-17", "the run 17", automated=True), cluster_id="uuid-of-prod-1") as got:
+        print(type(got).__name__, flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(hold())
 """
 
 
-def test_the_second_sees_who_was_first() -> None:
-    """While a run holds a cluster, any other learns who it is; afterwards the cluster is free for the next."""
-    with claimed(CASE, "run 17") as first, claimed(CASE, "run 18") as second, claimed(CASE, "run 19") as third:
-        assert (first, second, third) == ("", "run 17", "run 17")
-    with claimed(CASE, "18") as next_one, claimed(CASE, "run 19") as after:
-        assert (next_one, after) == ("", "18")
+def a_case(run: str, **more: Any) -> Case:
+    """What a run is about."""
+    return Case.model_validate({"cluster": "prod-1", "alarm_id": "12110", "dry_run": False, "run": run, **more})
 
 
-def test_a_killed_holder_holds_nothing() -> None:
-    """A holder in another process is seen, and frees the claim when it is killed with SIGKILL."""
-    with subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True) as holder:
-        try:
-            assert holder.stdout is not None
-            assert holder.stdout.readline() == "''\n"
-            with claimed(CASE, "run 18") as held_by:
-                assert held_by == "run 17"
-        finally:
-            holder.send_signal(signal.SIGKILL)
-            holder.wait()
-    with claimed(CASE, "run 18") as held_by:
-        assert held_by == ""
+def asking(run: str, *, automated: bool = True, episode: str = "") -> Asking:
+    """A run that an alarm started, unless told otherwise."""
+    return Asking(f"run-{run}", f"the run {run}", automated, episode)
 
 
-def test_an_error_frees_the_claim() -> None:
-    """A run that fails inside its claim passes its error on and frees the cluster, and so does one that joined."""
-    with pytest.raises(ZeroDivisionError), claimed(CASE, "run 17"):
-        raise ZeroDivisionError
-    with claimed(CASE, "run 18") as free:
-        assert free == ""
-        with pytest.raises(ZeroDivisionError), claimed(CASE, "run 19"):
+def holding(
+    run: str, cluster_id: str = PROD, *, automated: bool = True, renew_every: float = 10, **about: Any
+) -> AbstractAsyncContextManager[Any]:
+    """The claim of this run."""
+    case = a_case(f"run-{run}", **about)
+    return claimed(case, asking(run, automated=automated), cluster_id=cluster_id, renew_every=renew_every)
+
+
+async def episodes() -> list[Episode]:
+    """All episodes, as they were opened."""
+    async with open_ledger() as ledger, ledger.reading() as session:
+        return list((await session.scalars(select(Episode).order_by(Episode.opened))).all())
+
+
+async def episode() -> Episode:
+    """The only episode."""
+    (found,) = await episodes()
+    return found
+
+
+async def change(**values: object) -> None:
+    """Write this into the episode."""
+    async with open_ledger() as ledger, ledger.writing() as session:
+        await session.execute(update(Episode).values(**values))
+
+
+def there(path: Path) -> bool:
+    """Whether anything was written there."""
+    return path.exists()
+
+
+async def the_lease_ends() -> None:
+    """As if half a minute had gone by."""
+    await change(lease=waits.wall() - timedelta(seconds=1))
+
+
+async def raised(**told: Any) -> str:
+    """A source reports the alarm of a host; returns the episode."""
+    month = waits.wall() - timedelta(days=30)
+    prod = Cluster(name="prod-1", cluster_id=PROD, source="prod", speed=1, connected=month)
+    seen = Observation(**{"alarm_id": "12110", "kind": "raised", "cluster": "prod", "host": "node-1", **told})
+    async with open_ledger() as ledger, ledger.writing() as session:
+        (found,) = await observe(session, [Sighting(seen, prod, "syslog", "127.0.0.1", "")], waits.wall())
+    return found.episode
+
+
+async def refusal(case: Case) -> str:
+    """Why nothing may be changed; empty where it may."""
+    try:
+        await may_act(case)
+    except Refused as error:
+        return str(error)
+    return ""
+
+
+LOST = "this run has lost its claim on the cluster: another one may be at work"
+NO_CLAIM = "this run holds no claim on its cluster"
+
+
+@pytest.mark.parametrize("automated", [True, False])
+async def test_the_second_sees_who_was_first(automated: bool) -> None:
+    """While a run holds a cluster, any other, a person's too, learns who it is; a third as well."""
+    async with holding("17") as first, holding("18", automated=automated) as second, holding("19") as third:
+        held = Held(first.episode, "the run 17")
+        assert (first, second, third) == (Holding(first.episode, 1, [], {}, []), held, held)
+        assert [await refusal(a_case(run)) for run in ("run-17", "run-18")] == ["", NO_CLAIM]
+
+
+async def test_a_killed_holder_holds_nothing_any_more() -> None:
+    """A run killed with SIGKILL holds its cluster until its lease ends, and then the next one gets the same episode."""
+    holder = await asyncio.create_subprocess_exec(sys.executable, "-c", HOLDER, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        assert await holder.stdout.readline() == b"Holding\n"
+        async with holding("18") as while_it_lives:
+            assert while_it_lives == Held((await episode()).id, "the run 17")
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        await holder.communicate()
+    async with holding("18") as just_after:
+        assert just_after == while_it_lives
+    left = (await episode()).lease
+    assert left is not None
+    assert left - waits.wall() <= LEASE
+    await the_lease_ends()
+    async with holding("18") as after:
+        assert (after.episode, after.token) == (while_it_lives.episode, 2)
+
+
+async def test_a_claim_is_renewed_while_it_is_held() -> None:
+    """The lease moves on as long as the block runs, and no more after it."""
+    async with holding("17", renew_every=0.05):
+        await the_lease_ends()
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            if (renewed := await _lease()) > waits.wall() + LEASE / 2:
+                break
+        assert renewed > waits.wall() + LEASE / 2
+    await the_lease_ends()
+    await asyncio.sleep(0.3)
+    assert await _lease() < waits.wall()
+
+
+async def _lease() -> datetime:
+    return (await episode()).lease or datetime.min.replace(tzinfo=UTC)
+
+
+async def test_an_error_passes_through_the_claim() -> None:
+    """A run that fails inside its claim passes its error on, may not act any more, and gets its episode back."""
+    with pytest.raises(ZeroDivisionError):
+        async with holding("17") as first:
             raise ZeroDivisionError
+    assert await refusal(a_case("run-17")) == NO_CLAIM
+    async with holding("17") as again:
+        assert again == Holding(first.episode, 2, [], {}, [])
 
 
-@pytest.mark.parametrize("other", [{"cluster": "prod-2"}, {"alarm_id": "12111"}])
-def test_another_cluster_or_alarm_is_free(other: dict[str, str]) -> None:
-    """A claim is of one alarm of one cluster."""
-    with claimed(CASE, "run 17"), claimed(CASE.model_copy(update=other), "run 18") as holder:
-        assert holder == ""
-
-
-@pytest.mark.parametrize("other", [{"host": "node-1"}, {"comment": "again"}, {"reported_host": "node-2"}])
-def test_the_whole_cluster_is_claimed(other: dict[str, str]) -> None:
-    """A run for one host, or one somebody else started, is on the same cluster."""
-    with claimed(CASE, "run 17"), claimed(CASE.model_copy(update=other), "run 18") as holder:
-        assert holder == "run 17"
-
-
-def test_a_dry_run_claims_nothing(runbooks_home: Path) -> None:
-    """A dry run neither waits for a claim nor holds or writes one."""
-    dry = CASE.model_copy(update={"dry_run": True})
-    with claimed(dry, "run 16") as nobody:
-        assert (nobody, runbooks_home.exists()) == ("", False)
-        with claimed(CASE, "run 17") as first, claimed(dry, "run 18") as second:
-            assert (first, second) == ("", "")
-
-
-def test_only_the_owner_reads_claims(runbooks_home: Path) -> None:
-    """The folder of claims is its owner's alone."""
-    with claimed(CASE, "run 17"):
-        assert stat.S_IMODE((runbooks_home / "claims").stat().st_mode) == 0o700
-
-
-@given(
-    st.lists(
-        st.one_of(st.text(max_size=20), st.sampled_from(["..", "../..", "/etc/x", "a/b", ".", "%2F"])), unique=True
-    )
+@pytest.mark.parametrize(
+    ("cluster_id", "case"), [("uuid-of-prod-2", {"cluster": "prod-2"}), (PROD, {"alarm_id": "12111"})]
 )
-@settings(deadline=None, max_examples=50)
-def test_no_name_leaves_the_folder_or_is_another_s(names: list[str]) -> None:
-    """Whatever a person types as the cluster, its claim is a file of its own in the folder."""
-    with ExitStack() as stack:
-        for name in names:
-            case = CASE.model_copy(update={"cluster": name})
-            assert stack.enter_context(claimed(case, f"run on {name!r}")) == ""
-            assert stack.enter_context(claimed(case, "late")) == f"run on {name!r}"
+async def test_another_cluster_or_alarm_is_free(cluster_id: str, case: dict[str, Any]) -> None:
+    """A claim is of one alarm of one cluster."""
+    async with holding("17") as first, holding("18", cluster_id, **case) as second:
+        assert isinstance(second, Holding)
+        assert second.episode != first.episode
+        assert [await refusal(a_case(run)) for run in ("run-17", "run-18")] == ["", ""]
 
 
-def test_a_name_that_cannot_be_claimed_is_an_error_of_ours(runbooks_home: Path) -> None:
-    """A name too long for a file, or a home that is not a folder, is a sentence and no traceback."""
-    with pytest.raises(ConfigurationError) as raised, claimed(CASE.model_copy(update={"cluster": "x" * 300}), "run 17"):
+@pytest.mark.parametrize("case", [{"host": "node-1"}, {"comment": "again"}, {"cluster": "another block of it"}])
+async def test_the_whole_cluster_is_claimed(case: dict[str, Any]) -> None:
+    """A run for one host, one somebody else started, or one by another block of it is on the same cluster."""
+    async with holding("17") as first, holding("18", **case) as second:
+        assert second == Held(first.episode, "the run 17")
+
+
+async def test_a_dry_run_claims_nothing(runbooks_home: Path) -> None:
+    """A dry run neither waits for a claim nor holds or writes one, and its client is what keeps it from acting."""
+    async with holding("16", dry_run=True) as nobody:
+        assert (nobody, there(runbooks_home)) == (None, False)
+        assert await refusal(a_case("run-16", dry_run=True)) == ""
+        async with holding("17") as first, holding("18", dry_run=True) as second:
+            assert (type(first), second) == (Holding, None)
+
+
+async def test_the_first_change_is_noted_before_it_is_made() -> None:
+    """What the last gate lets pass is written down as a change: from then on no other run begins the page anew."""
+    async with holding("17"):
+        before = (await episode()).acted
+        assert await refusal(a_case("run-17")) == ""
+        assert (before, (await episode()).acted) == (False, True)
+
+
+async def test_a_claim_that_was_taken_over_lets_nothing_pass() -> None:
+    """Once another run has the episode, the first one may not act, not even when that one is gone, and ends nothing."""
+    async with holding("17") as first:
+        await the_lease_ends()
+        async with holding("18") as second:
+            assert (second.episode, second.token) == (first.episode, 2)
+            assert [await refusal(a_case(run)) for run in ("run-17", "run-18")] == [LOST, ""]
+            await settled(a_case("run-17"), [PART], Outcome.END, "T-1")
+            assert ((await episode()).state, (await episode()).holder) == ("running", "run-18")
+        await the_lease_ends()
+        assert await refusal(a_case("run-17")) == LOST
+
+
+async def test_an_old_alarm_is_not_acted_on_unless_a_person_decides() -> None:
+    """In an episode of an old alarm the last gate refuses with the age, and lets a person's run pass."""
+    now = waits.wall()
+    await raised(occurred=now - timedelta(hours=3), sent=now)
+    async with holding("17"):
+        assert await refusal(a_case("run-17")) == (
+            "the alarm was 3.0 hours old when it was first seen: nothing is changed by itself then; "
+            "do it as described below, or start a run by hand"
+        )
+        assert not (await episode()).acted
+    await the_lease_ends()
+    async with holding("18", automated=False):
+        assert await refusal(a_case("run-18")) == ""
+
+
+async def test_a_run_that_ended_lets_go() -> None:
+    """The end of a run is written down with its ticket, and an alarm does not begin the page anew; a person may."""
+    await raised(serial="17")
+    async with holding("17") as first:
+        assert list(first.hosts) == ["node-1"]
+        await settled(a_case("run-17"), [PART], Outcome.END, "T-1")
+        row = await episode()
+        assert (row.state, row.outcome, row.ticket, row.holder, row.lease) == ("verifying", "END", "T-1", None, None)
+        assert await refusal(a_case("run-17")) == LOST
+    async with holding("18") as automated:
+        assert automated == Held(first.episode, "the run 17")
+    async with holding("19", automated=False) as by_a_person:
+        assert by_a_person == Holding(first.episode, 2, [], {"node-1": "1 2n 3y END"}, ())
+
+
+async def test_a_run_without_a_claim_settles_nothing() -> None:
+    """A run that joined, or a dry run, writes no end."""
+    async with holding("17"), holding("18"):
+        await settled(a_case("run-18"), [PART], Outcome.JOINED, "")
+        assert ((await episode()).state, (await episode()).outcome) == ("running", "")
+
+
+# Who breaks off, when, with which word; whether it is over, and what the episode is then.
+BROKEN: list[tuple[str, bool, Outcome, tuple[bool, str, str]]] = [
+    ("run-17", False, Outcome.ERROR, (False, "running", "")),
+    ("run-17", True, Outcome.ERROR, (True, "closed", "ERROR")),
+    ("run-17", False, Outcome.CANCELLED, (True, "closed", "CANCELLED")),
+    ("run-17", True, Outcome.CANCELLED, (True, "closed", "CANCELLED")),
+    ("run-99", True, Outcome.ERROR, (True, "running", "")),
+]
+
+
+@pytest.mark.parametrize(("run", "acted", "word", "expected"), BROKEN)
+async def test_a_run_that_broke_off(run: str, acted: bool, word: Outcome, expected: tuple[bool, str, str]) -> None:
+    """Before a change it leaves its episode to the intake; cancelled, or after a change, it ends the episode."""
+    async with holding("17"):
+        if acted:
+            await may_act(a_case("run-17"))
+    over = await broke_off(run, word)
+    row = await episode()
+    assert (over, row.state, row.outcome) == expected
+
+
+async def test_a_run_that_took_over_an_episode_and_broke_off_ends_it() -> None:
+    """A run that the intake did not start gets no other run: what it leaves is over, and a person is told."""
+    await raised()
+    await change(run="run-16")
+    async with holding("17", automated=False):
         pass
-    where = runbooks_home / "claims"
-    assert str(raised.value) == f"cluster {'x' * 300!r} cannot be claimed in {where}: File name too long"
-    where.rmdir()
-    where.write_text("")
-    with pytest.raises(ConfigurationError, match="cannot be claimed in"), claimed(CASE, "run 17"):
-        pass
+    assert await broke_off("run-17", Outcome.ERROR)
+    assert ((await episode()).state, (await episode()).outcome) == ("closed", "ERROR")
+
+
+class Pauses:
+    """A clock on which nothing takes time; remembers the pauses, and does something in each."""
+
+    def __init__(self, act: Callable[[], object] = lambda: None) -> None:
+        self.taken: list[float] = []
+        self._act = act
+
+    def now(self) -> datetime:
+        """The time."""
+        return waits.wall()
+
+    async def sleep(self, seconds: float) -> None:
+        """A pause."""
+        self.taken.append(seconds)
+        self._act()
+
+
+async def test_a_ledger_that_is_away_for_a_moment_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim is tried again while the ledger does not answer, and given when it does."""
+    monkeypatch.setenv("RUNBOOKS_LEDGER_URL", f"sqlite:///{tmp_path}/away/ledger.db")
+    pauses = Pauses(lambda: len(pauses.taken) == 2 and os.mkdir(tmp_path / "away"))
+    token = waits.clock.set(pauses)
+    async with holding("17") as first:
+        assert (type(first), pauses.taken) == (Holding, list(TRIES[:2]))
+    waits.clock.reset(token)
+
+
+async def test_without_a_ledger_there_is_no_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a ledger that stays away the run learns so after a quarter of a minute, and that it broke off is no secret."""
+    monkeypatch.setenv("RUNBOOKS_LEDGER_URL", "postgresql://nobody@127.0.0.1:9/none")
+    token = waits.clock.set(pauses := Pauses())
+    with pytest.raises(LedgerUnavailable, match="the ledger .* does not answer"):
+        async with holding("17"):
+            pytest.fail("it was claimed")
+    waits.clock.reset(token)
+    assert pauses.taken == list(TRIES)
+    assert await broke_off("run-17", Outcome.ERROR)
+
+
+async def test_a_ledger_that_goes_away_lets_nothing_pass(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the ledger the last gate is shut, and a run that cannot write its end does not fail for that."""
+    name = f"claims_{uuid4().hex}"
+    await anyio.to_thread.run_sync(order, postgresql, f"CREATE DATABASE {name}")
+    monkeypatch.setenv("RUNBOOKS_LEDGER_URL", postgresql.removesuffix("postgres") + name)
+    async with unchecked_ledger() as ledger:
+        await upgrade_schema(ledger)
+    async with holding("17"):
+        assert await refusal(a_case("run-17")) == ""
+        await anyio.to_thread.run_sync(order, postgresql, f"DROP DATABASE {name} WITH (FORCE)")
+        assert (await refusal(a_case("run-17"))).startswith("without the ledger nothing is changed: the ledger ")
+        token = waits.clock.set(pauses := Pauses())
+        await settled(a_case("run-17"), [PART], Outcome.END, "")
+        waits.clock.reset(token)
+        assert pauses.taken == list(TRIES)
+
+
+async def test_one_of_many_gets_the_claim() -> None:
+    """Of twenty runs that ask at the same time exactly one holds the cluster, and all others name it."""
+    got: list[Holding | Held] = []
+    everybody = asyncio.Barrier(20)
+
+    async def ask(run: str) -> None:
+        async with holding(run) as mine:
+            got.append(mine)
+            await everybody.wait()
+
+    await asyncio.gather(*(ask(str(number)) for number in range(20)))
+    (holder,) = [each for each in got if isinstance(each, Holding)]
+    row = await episode()
+    assert {each for each in got if isinstance(each, Held)} == {Held(holder.episode, row.link)}
+    assert (len(got), row.token) == (20, 1)
+
+
+async def test_a_run_whose_episode_is_over_holds_nothing() -> None:
+    """A run that was started for an episode that has ended meanwhile does not open another one."""
+    id_ = await raised()
+    async with open_ledger() as ledger, ledger.writing() as session:
+        await session.execute(update(Episode).values(state="closed", outcome="CLEARED"))
+        got = await claim(session, PROD, "prod-1", "12110", asking("17", episode=id_), waits.wall())
+    assert got == Held(id_, f"nobody any more: episode {id_} has ended (CLEARED)")

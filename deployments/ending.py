@@ -1,0 +1,24 @@
+"""Ending a command: by itself, by Ctrl-C, or by SIGTERM."""
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+Ended = TypeVar("Ended")
+
+
+def run_until_ended(work: Coroutine[Any, Any, Ended]) -> Ended:
+    """Until it ends, or until the first Ctrl-C or SIGTERM; those that follow do not disturb what is being ended."""
+
+    async def interruptible() -> Ended:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        for sent in (signal.SIGINT, signal.SIGTERM):
+            if task and signal.getsignal(sent) != signal.SIG_IGN:  # as in the background of a script
+                loop.add_signal_handler(sent, lambda: task.cancelling() or task.cancel())
+        return await work
+
+    try:
+        return asyncio.run(interruptible())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None

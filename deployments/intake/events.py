@@ -1,0 +1,56 @@
+"""What happened, told as Prefect events: information for whoever listens, never the path an alarm takes."""
+
+from collections.abc import Sequence
+from uuid import UUID, uuid5
+
+from prefect.events import emit_event
+
+from deployments.intake.desk import News
+from tasks.ledger.tables import Episode
+
+NAMESPACE = UUID("6f0d5c5e-1d0b-4f0f-9b3a-12110a45192c")
+
+
+def event_id(*parts: object) -> UUID:
+    """The id of an event: the same whenever and by whomever it is told, so that Prefect keeps one."""
+    return uuid5(NAMESPACE, "/".join(map(str, parts)))
+
+
+def tell_changes(changes: Sequence[News]) -> None:
+    """`mrs.alarm.raised`, `mrs.alarm.cleared` and `mrs.episode.opened` for what has been written down."""
+    for change in changes:
+        told, seen, cluster = change.sighting.observation, change.seen, change.sighting.cluster
+        if told.kind not in ("raised", "cleared"):
+            continue
+        resource = {"prefect.resource.id": f"mrs.cluster.{cluster.cluster_id}", "prefect.resource.name": cluster.name}
+        payload = {
+            "cluster": cluster.name,
+            "alarm_id": told.alarm_id,
+            "host": told.host,
+            "serial": told.serial,
+            "source": change.sighting.source,
+            "episode": seen.episode,
+        }
+        event = f"mrs.alarm.{told.kind}"
+        emit_event(event, resource, payload=payload, id=event_id(event, seen.occurrence))
+        if seen.opened:
+            emit_event(
+                "mrs.episode.opened", resource, payload=payload, id=event_id("opened", seen.episode, seen.occurrence)
+            )
+
+
+def tell_episode(what: str, episode: Episode) -> None:
+    """`mrs.episode.<what>`: started (it has a run), closed."""
+    emit_event(
+        f"mrs.episode.{what}",
+        {"prefect.resource.id": f"mrs.cluster.{episode.cluster_id}", "prefect.resource.name": episode.cluster},
+        payload={
+            "cluster": episode.cluster,
+            "alarm_id": episode.alarm_id,
+            "episode": episode.id,
+            "n": episode.n,
+            "outcome": episode.outcome,
+            "ticket": episode.ticket,
+        },
+        id=event_id(what, episode.id, episode.n),
+    )

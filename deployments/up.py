@@ -1,0 +1,59 @@
+"""`runbooks up`: Prefect server, worker and intake together, for one machine."""
+
+import asyncio
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from deployments.ending import run_until_ended
+from deployments.intake.service import intake
+from deployments.intake.settings import read_settings
+from deployments.processes import NO_PROXY
+from deployments.stack import prefect_stack
+from deployments.terminal import console, say
+from tasks.home import home
+from tasks.ledger.database import open_ledger
+
+GRACE = 15.0  # seconds; a worker tells its runs to end
+
+
+def up(
+    *, config: Path | None = None, port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 4200
+) -> None:
+    """Run Prefect server, worker and intake on this machine, until Ctrl-C or SIGTERM.
+
+    Prefect keeps its SQLite database in $RUNBOOKS_HOME/prefect and listens on 127.0.0.1 only. For more than a few
+    clusters run a Prefect server on PostgreSQL, workers and `runbooks intake` by themselves.
+
+    Parameters
+    ----------
+    config
+        The intake's TOML file; the README shows one.
+    port
+        Of the Prefect server and its UI; 0 takes a free one.
+    """
+    settings = read_settings(config)
+    out, began = console(), time.monotonic()
+    os.environ.update(NO_PROXY)
+    folder = home()
+
+    def tell(text: str) -> None:
+        say(out, f"{time.monotonic() - began:6.1f} s", text)
+
+    async def run() -> None:
+        async with prefect_stack(folder, tell, port=port, grace=GRACE, forms=True) as api:
+            logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+            async with open_ledger() as ledger, intake(settings, ledger) as running:
+                where = ", ".join(f"{name} {number}" for name, number in running.ports.items())
+                tell(f"the intake takes alarms in: {where}; {len(running.directory)} clusters are connected")
+                if not len(running.directory):
+                    tell(f"connect a cluster: {api.removesuffix('/api')}/blocks, MRS Cloud, MRS Manager, MRS Cluster")
+                tell(f"Prefect's UI: {api.removesuffix('/api')}; logs: {folder}/*.log; Ctrl-C ends it")
+                await asyncio.Event().wait()
+
+    run_until_ended(run())
