@@ -97,22 +97,36 @@ class World:
         self.region.advance(20 * 60)
         assert any(alarm.alarm_id == "12110" for alarm in self.cluster.alarms), "the fault raises no alarm"
 
-    async def reports(self) -> None:
-        """Let the alarm source tell of the first host's alarm, as far as it has not."""
+    async def reports(self, *hosts: str, **told: Any) -> str:
+        """Let the alarm source tell of these hosts' alarms (the first host's), as far as it has not.
+
+        Args:
+            told: fields of the observation, instead of only the serial number.
+
+        Returns:
+            The episode.
+        """
         connected = waits.wall() - timedelta(days=1)
         cluster = Cluster(
             name=self.block, cluster_id=self.cluster.id, source=self.cluster.name, speed=1, connected=connected
         )
-        told = [alarm for alarm in self.cluster.alarms if alarm.host.name == self.host][-1:]
-        serial = str(told[0].serial) if told else ""
-        seen = Observation(alarm_id="12110", kind="raised", cluster=self.block, host=self.host, serial=serial)
+        sightings = []
+        for host in hosts or (self.host,):
+            serials = [str(alarm.serial) for alarm in self.cluster.alarms if alarm.host.name == host]
+            fields = told or {"serial": serials[-1] if serials else ""}
+            seen = Observation(alarm_id="12110", kind="raised", cluster=self.block, host=host, **fields)
+            sightings.append(Sighting(seen, cluster, "syslog", "127.0.0.1", ""))
         async with open_ledger() as ledger, ledger.writing() as session:
-            await observe(session, [Sighting(seen, cluster, "syslog", "127.0.0.1", "")], waits.wall())
+            return (await observe(session, sightings, waits.wall()))[-1].episode
 
-    async def run(self, *, by_alarm: bool = True, **parameters: Any) -> Result:
-        """One run of the runbook, as the alarm of the first host starts it (not a dry run) unless told otherwise."""
-        with tags(*([BY_ALARM] if by_alarm else [])):
-            if by_alarm:
+    async def run(self, *, by_alarm: bool = True, episode: str = "", **parameters: Any) -> Result:
+        """One run of the runbook, as the alarm of the first host starts it (not a dry run) unless told otherwise.
+
+        Args:
+            episode: the episode it is started for, whose alarms were reported before.
+        """
+        with tags(*([BY_ALARM] if by_alarm else []), *([f"episode:{episode}"] if episode else [])):
+            if by_alarm and not episode:
                 await self.reports()
             state = await alm_12110(**{"cluster": self.block, "dry_run": False, **parameters}, return_state=True)
         message = state.message or ""

@@ -10,7 +10,9 @@ from deployments.scenarios import SCENARIOS, Profile
 from tests.flows.conftest import Result, Worlds
 
 PROCEDURE = json.loads(files("flows").joinpath("procedures/ALM-12110.json").read_text())
-WORDS = {"CLEARED", "CLEARED-BY-PERSON", "CANNOT-TELL", "REFUSED", "DECLINED", "DRY-RUN", "CANCELLED", "ERROR"}
+WORDS = {
+    *("CLEARED", "CLEARED-BY-PERSON", "CANNOT-TELL", "REFUSED", "DECLINED", "DRY-RUN", "JOINED", "CANCELLED", "ERROR")
+}
 
 
 def paths(step: str = "1") -> list[str]:
@@ -25,7 +27,8 @@ def paths(step: str = "1") -> list[str]:
 
 
 def is_legal(trace: str) -> bool:
-    """Whether a trace is one of the page's, or a prefix of one and a word why it stops there."""
+    """Whether a trace is one of the page's, or a prefix of one and a word why it stops there, relapsed or not."""
+    trace = trace.replace(" (recurred)", "")
     *steps, word = trace.split()
     prefixes = [whole.split()[: len(steps)] for whole in PROCEDURE["traces"]]
     return trace in PROCEDURE["traces"] or (word in WORDS and steps in prefixes)

@@ -178,14 +178,27 @@ async def test_a_restart_that_fails_is_not_followed_by_another_change(world: Wor
 
 
 async def test_a_wrong_password_ends_in_a_ticket_and_one_login(world: Worlds) -> None:
-    """A rejected password is tried once, nothing can be told, there is a ticket, and the password appears nowhere."""
+    """A rejected password is tried once, in however many runs: a ticket, no other login, the password nowhere."""
     async with world(block={"password": "not-the-password"}) as cluster:
         cluster.breaks("crashed")
         cluster.raises_the_alarm()
-        first, second = await cluster.run(), await cluster.run()
-        assert first == second == Result("CANNOT-TELL", {}, [], [], "")
+        first, by_a_person = await cluster.run(), await cluster.run(by_alarm=False)
+        assert first == by_a_person == Result("CANNOT-TELL", {}, [], [], "")
         assert cluster.cluster.wrong_passwords == 1
-        assert "not-the-password" not in first.message + first.tickets[0].body + second.tickets[0].body
+        assert "not-the-password" not in first.message + first.tickets[0].body + by_a_person.tickets[0].body
+
+
+async def test_an_alarm_that_ended_in_a_ticket_starts_nothing_anew(world: Worlds) -> None:
+    """Another run that the same alarm starts ends as JOINED: it asks Manager nothing and leaves the ticket alone."""
+    async with world() as cluster:
+        cluster.breaks("agency-broken")
+        cluster.raises_the_alarm()
+        first = await cluster.run()
+        assert first == ended(cluster, "1 2y 4 5y 7 ESCALATE")
+        cluster.region.trouble.add("GET", "*", "status", times=None, status=500)
+        second = await cluster.run()
+        assert second == Result("JOINED", {}, [], [], "")
+        assert second.tickets == first.tickets
 
 
 async def test_an_unknown_cluster_starts_nothing_and_says_so(world: Worlds) -> None:

@@ -5,8 +5,6 @@ from typing import Any
 
 import pytest
 
-from tasks.claims import claimed
-from tasks.models import Case
 from tests.flows.conftest import Result, World, Worlds
 
 pytestmark = [pytest.mark.server, pytest.mark.anyio]
@@ -257,15 +255,3 @@ async def test_one_host_can_be_picked(world: Worlds) -> None:
         await all_hosts_alarm(cluster, first, second)
         result = await cluster.run(host=second)
         assert result == Result("END", {second: "1 2n 3y END"}, cluster.restarts(second), [], "")
-
-
-async def test_a_second_run_joins_the_first(world: Worlds) -> None:
-    """A run on a cluster that another run is at work on ends as JOINED, names it, and changes nothing."""
-    async with world() as cluster:
-        cluster.breaks("crashed")
-        cluster.raises_the_alarm()
-        case = Case(cluster="another block of it", alarm_id="12110", dry_run=False)
-        with claimed(case, "run 17", cluster_id=cluster.cluster.id) as holder:
-            result = await cluster.run()
-        assert (holder, result) == ("", Result("JOINED", {}, [], [], ""))
-        assert await cluster.run() == Result("END", {cluster.host: "1 2n 3y END"}, cluster.restarts(), [], "")

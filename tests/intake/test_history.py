@@ -27,8 +27,16 @@ def row(serial: str = "", occurred: float | None = None, cleared: float | None =
 def known(serial: str = "", occurred: float | None = None) -> Occurrence:
     """What the ledger takes for active on node-1."""
     at = None if occurred is None else NOON + timedelta(minutes=occurred)
-    host = {"cluster_id": "c", "alarm_id": "12110", "host": "node-1"}
-    return Occurrence(id="o", serial=serial, occurred=at, first_seen=NOON, last_seen=NOON, **host)
+    return Occurrence(
+        id="o",
+        cluster_id="c",
+        alarm_id="12110",
+        host="node-1",
+        serial=serial,
+        occurred=at,
+        first_seen=NOON,
+        last_seen=NOON,
+    )
 
 
 @pytest.mark.parametrize(

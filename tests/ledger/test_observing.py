@@ -266,7 +266,7 @@ async def test_a_clear_of_another_episode_wakes_nobody(story: Story) -> None:
     assert [each.wake for each in await story.episodes()] == [False, False]
 
 
-@pytest.mark.parametrize("hours", [-9, -3, 3, 9])
+@pytest.mark.parametrize("hours", [-9, 9])
 @pytest.mark.parametrize("measured", [True, False])
 @pytest.mark.parametrize("old", [False, True])
 async def test_manager_has_another_clock(story: Story, hours: int, measured: bool, old: bool) -> None:
@@ -313,7 +313,7 @@ async def test_our_own_outage(story: Story, minutes_ago: int, backlog: str) -> N
 
 
 async def test_an_emulated_cluster_ages_faster(story: Story) -> None:
-    """The age of an alarm is of the cluster's time, and its skew is not believed where that time runs away from ours."""
+    """An alarm's age is of the cluster's time, and no skew is believed where that time runs away from ours."""
     cluster = a_cluster(speed=60, connected=NOW - HOUR)
     async with story.ledger.writing() as session:
         session.add(Poll(cluster="alpha", due=NOW, skew=10 * 3600))
@@ -372,7 +372,7 @@ async def test_ten_thousand_copies_are_one_episode(story: Story) -> None:
     assert Counter(_changes(seen)) == {(True, True): 1, (True, False): 199, (False, False): 9_800}
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 async def test_whatever_comes(story: Story, seed: int) -> None:
     """In any history no two episodes of an alarm are open, each new raise has one, and cleared stays cleared."""
     dice = random.Random(seed)
@@ -396,7 +396,7 @@ async def test_whatever_comes(story: Story, seed: int) -> None:
         assert set(going.values()) <= {1}
         occurrences = await story.occurrences()
         assert {key: value for key, value in cleared.items() if value} == {
-            each.id: each.cleared_seen for each in occurrences if each.id in cleared and cleared[each.id]
+            each.id: each.cleared_seen for each in occurrences if cleared.get(each.id)
         }
         cleared = {each.id: each.cleared_seen for each in occurrences}
         assert [each.id for each in occurrences if each.cleared_seen is None and each.episode_id is None] == []

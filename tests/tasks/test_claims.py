@@ -1,7 +1,6 @@
 """One acting run per cluster: the claim is an episode's lease in the ledger, and each change asks for it again."""
 
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -309,7 +308,12 @@ async def test_a_ledger_that_is_away_for_a_moment_is_waited_for(
 ) -> None:
     """A claim is tried again while the ledger does not answer, and given when it does."""
     monkeypatch.setenv("RUNBOOKS_LEDGER_URL", f"sqlite:///{tmp_path}/away/ledger.db")
-    pauses = Pauses(lambda: len(pauses.taken) == 2 and os.mkdir(tmp_path / "away"))
+
+    def comes_back() -> None:
+        if len(pauses.taken) == 2:
+            (tmp_path / "away").mkdir()
+
+    pauses = Pauses(comes_back)
     token = waits.clock.set(pauses)
     async with holding("17") as first:
         assert (type(first), pauses.taken) == (Holding, list(TRIES[:2]))
@@ -320,7 +324,7 @@ async def test_without_a_ledger_there_is_no_claim(monkeypatch: pytest.MonkeyPatc
     """Of a ledger that stays away the run learns so after a quarter of a minute, and that it broke off is no secret."""
     monkeypatch.setenv("RUNBOOKS_LEDGER_URL", "postgresql://nobody@127.0.0.1:9/none")
     token = waits.clock.set(pauses := Pauses())
-    with pytest.raises(LedgerUnavailable, match="the ledger .* does not answer"):
+    with pytest.raises(LedgerUnavailable, match=r"the ledger .* does not answer"):
         async with holding("17"):
             pytest.fail("it was claimed")
     waits.clock.reset(token)

@@ -42,7 +42,7 @@ class SaidByManager(Manager):
         super().__init__(URL, user="u", password="p", verify=False)
         self.world = world
 
-    async def alarms(self, alarm_id: str, *, status: str = "uncleared") -> tuple[Alarm, ...]:
+    async def alarms(self, alarm_id: str, *, status: str = "uncleared", serial: str = "") -> tuple[Alarm, ...]:
         """The active alarms."""
         return self.world.active
 

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prefect.logging import disable_run_logger
 
-from tasks.models import Alarm, Answer, Case, Deed, Outcome
+from tasks.ledger.episodes import Holding, Part
+from tasks.ledger.tables import Occurrence
+from tasks.models import NOT_LISTED, Alarm, Answer, Case, Deed, Outcome
 from tasks.trail import NEEDS_A_PERSON, NO_HOST, WHOLE_CLUSTER, WORST_FIRST, End, Trail
 
 PROCEDURE = json.loads(files("flows").joinpath("procedures/ALM-12110.json").read_text())
@@ -132,7 +134,7 @@ def test_hosts_are_recorded_apart(parts: list[tuple[tuple[list[str], int, str], 
 
 def test_the_worst_word_names_the_run() -> None:
     """Every outcome has its rank, those that need a person come first, and any two hosts' run has the worse one's."""
-    order = "ERROR CANNOT-TELL REFUSED DECLINED CANCELLED ESCALATE JOINED DRY-RUN END CLEARED-BY-PERSON CLEARED"
+    order = "ERROR CANNOT-TELL REFUSED DECLINED CANCELLED ESCALATE DRY-RUN END CLEARED-BY-PERSON CLEARED JOINED"
     assert (" ".join(WORST_FIRST), len(WORST_FIRST)) == (order, len(Outcome))
     assert set(WORST_FIRST[: len(NEEDS_A_PERSON)]) == NEEDS_A_PERSON
     for one, other in product(Outcome, repeat=2):
@@ -218,3 +220,74 @@ def test_runs_about_the_same_alarms_have_one_subject(alarms: list[Alarm], subjec
         trail.found(order)
         trail.stop(Outcome.ERROR, comment)
         assert trail.subject == subject
+
+
+def handed(host: str, serial: str, ended: str = "ESCALATE") -> Occurrence:
+    """An active alarm for which the page ended before."""
+    return Occurrence(
+        id=serial,
+        cluster_id="uuid",
+        alarm_id="12110",
+        host=host,
+        serial=serial,
+        first_seen=AT,
+        last_seen=AT,
+        ended=ended,
+        trace=f"1 2y 4 5y 7 {ended}",
+    )
+
+
+def test_what_a_person_has_already_is_left_alone() -> None:
+    """An alarm for which the page ended before ends as JOINED and is no part of this run; a later one is followed."""
+    trail, old, again, other = Trail(CASE), alarm("node-1", "1"), alarm("node-2", "9"), alarm("node-3", "3")
+    trail.earlier = Holding("e", 2, handed_over=[handed("node-1", "1"), handed("node-2", "2")])
+    assert trail.found([old, again, other]) == [again, other]
+    trail.end([again, other], Outcome.END, step="3")
+    assert (trail.traces["node-1"], trail.outcome) == ("1 JOINED", Outcome.END)
+    assert trail.entries[1].text == "JOINED: the page has ended for this alarm before (ESCALATE): see its ticket"
+    assert trail.parts == [Part(again, "END", "1 END"), Part(other, "END", "1 END")]
+
+
+@pytest.mark.parametrize("status", ["Auto", "auto", "Manual", NOT_LISTED])
+def test_an_alarm_that_is_not_active_is_not_followed(status: str) -> None:
+    """An alarm that was over, or that Manager does not list, ends at step 1 with the word for that."""
+    trail, gone = Trail(CASE), alarm("node-1", "1").model_copy(update={"status": status})
+    assert trail.found([gone]) == []
+    word = {"auto": "CLEARED", "manual": "CLEARED-BY-PERSON"}.get(status.lower(), "CANNOT-TELL")
+    assert trail.traces == {"node-1": f"1 {word}"}
+    assert trail.parts == [Part(gone, word, f"1 {word}")]
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if path[-1] == Outcome.END], ids=" ".join)
+@pytest.mark.parametrize("way", ["through", "stopped", "once more"])
+def test_a_relapse_goes_on_where_its_repair_has_failed(path: list[str], way: str) -> None:
+    """A relapse continues the trace that ended in END at its last step, which now reads no, and a host apart begins."""
+    trail, back, new = Trail(CASE), alarm("node-1", "2"), alarm("node-2")
+    step = path[-2][0]
+    repaired = " ".join(path) if way != "once more" else " ".join([*path[:-2], f"{step}n (recurred)", "4 5n 6y END"])
+    trail.earlier = Holding("e", 2, repaired={"node-1": repaired})
+    alarms = trail.found([back, new])
+    begin, after_3, after_6 = trail.relapsed(alarms)
+    at_step_6 = step == "6" or way == "once more"
+    assert (begin, after_3, after_6) == ([new], [] if at_step_6 else [back], [back] if at_step_6 else [])
+    start = repaired.removesuffix(f" {'6' if at_step_6 else '3'}y END")
+    start += f" {'6' if at_step_6 else '3'}n (recurred)"
+    if way == "stopped":
+        trail.stop(Outcome.ERROR, "why")
+        assert trail.traces == {"node-1": f"{start} ERROR", "node-2": "1 ERROR"}
+        assert trail.ends["node-1"] == End(Outcome.ERROR, "7" if at_step_6 else "5")
+        return
+    trail.reached("7", [back])
+    trail.end([back], Outcome.ESCALATE, step="7")
+    assert trail.traces == {"node-1": f"{start} 7 ESCALATE", "node-2": "1"}
+
+
+def test_where_no_alarm_is_told_apart_the_subject_is_the_episode() -> None:
+    """Two runs of an episode whose alarms have neither serial nor time have one subject; without an episode, two."""
+    subjects = []
+    for run, host, episode in (("7", "a", "e"), ("8", "b", "e"), ("8", "b", "")):
+        trail = Trail(CASE.model_copy(update={"run": run}))
+        trail.earlier = Holding(episode, 1) if episode else None
+        trail.found([alarm(host)])
+        subjects.append(trail.subject)
+    assert subjects == ["prod-1/12110/episode/e", "prod-1/12110/episode/e", "prod-1/12110/run/8"]

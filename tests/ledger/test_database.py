@@ -1,0 +1,249 @@
+"""Opening the ledger: a file of its own by default, PostgreSQL where that is said, and a sentence where it fails."""
+
+import asyncio
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, make_url, text
+from sqlalchemy.exc import DBAPIError
+
+from tasks.errors import ConfigurationError, LedgerUnavailable
+from tasks.ledger.database import (
+    Ledger,
+    check_schema,
+    ledger_url,
+    open_ledger,
+    unchecked_ledger,
+    upgrade_schema,
+)
+from tasks.ledger.receiving import heard, sync_clusters
+from tasks.ledger.schema import HEAD, MIGRATIONS, NEWER
+from tasks.ledger.tables import Cluster, SourceRow, Table
+from tests.conftest import order
+from tests.ledger.conftest import NOW, a_cluster, with_driver
+
+pytestmark = pytest.mark.anyio
+ADVICE = "write it like postgresql://user@host:5432/runbooks or sqlite:////var/lib/runbooks/ledger.db"
+SECRET = "hunter2"
+
+
+async def _fetch(ledger: Ledger, statement: str) -> object:
+    async with ledger.reading() as session:
+        return await session.scalar(text(statement))
+
+
+async def test_the_default_is_a_file_at_home(runbooks_home: Path) -> None:
+    """Without a setting the ledger is a file in the home folder, which is made and gets its schema when opened."""
+    async with open_ledger() as ledger:
+        assert str(ledger) == f"sqlite+aiosqlite:///{runbooks_home}/ledger.db"
+        assert await _fetch(ledger, "SELECT version_num FROM alembic_version") == HEAD
+    assert stat.S_ISREG((runbooks_home / "ledger.db").stat().st_mode)
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("sqlite:////var/ledger.db", "sqlite+aiosqlite:////var/ledger.db"),
+        ("sqlite+pysqlite:////var/ledger.db?timeout=3", "sqlite+aiosqlite:////var/ledger.db?timeout=3"),
+        ("postgresql://user@host:5432/runbooks", "postgresql+asyncpg://user@host:5432/runbooks"),
+        ("postgres://user@host/runbooks", "postgresql+asyncpg://user@host/runbooks"),
+        ("postgresql+psycopg://user@host/runbooks", "postgresql+asyncpg://user@host/runbooks"),
+        ("postgresql://host/runbooks?sslmode=require", "postgresql+asyncpg://host/runbooks?ssl=require"),
+        ("  postgresql://host/runbooks?ssl=disable  ", "postgresql+asyncpg://host/runbooks?ssl=disable"),
+    ],
+)
+def test_urls(monkeypatch: pytest.MonkeyPatch, given: str, url: str) -> None:
+    """A URL is taken as people write it, and names the drivers that the ledger uses."""
+    monkeypatch.setenv("RUNBOOKS_LEDGER_URL", given)
+    assert ledger_url().render_as_string(hide_password=False) == url
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (SECRET, f" is no URL: {ADVICE}"),
+        (f"postgresql://user:{SECRET}@host:port/runbooks", f" is no URL: {ADVICE}"),
+        (f"mysql://user:{SECRET}@host/runbooks", f" names 'mysql': {ADVICE}"),
+        ("sqlite://", f" names no file by its whole path, four slashes in all: {ADVICE}"),
+        ("sqlite:///ledger.db", f" names no file by its whole path, four slashes in all: {ADVICE}"),
+        ("sqlite:///:memory:", f" names no file by its whole path, four slashes in all: {ADVICE}"),
+        ("sqlite:////var/ledger.db?timeout=soon", ": write its timeout in seconds, like timeout=30"),
+        (
+            f"postgresql://user:{SECRET}@host/runbooks?sslmode=perhaps",
+            ": its sslmode is one of disable, allow, prefer, require, verify-ca, verify-full",
+        ),
+        (
+            f"postgresql://user:{SECRET}@host/runbooks?options=-c",
+            " has the option 'options', which is not known here, only host, port, ssl, sslmode: leave it out",
+        ),
+        (
+            "sqlite:////var/ledger.db?cache=shared",
+            " has the option 'cache', which is not known here, only timeout, mode, uri: leave it out",
+        ),
+    ],
+)
+async def test_bad_urls(monkeypatch: pytest.MonkeyPatch, given: str, said: str) -> None:
+    """A URL that cannot be used is refused in a sentence that says what to write, and never shows what was written."""
+    monkeypatch.setenv("RUNBOOKS_LEDGER_URL", given)
+    with pytest.raises(ConfigurationError) as refused:
+        async with open_ledger():
+            pass
+    assert str(refused.value) == f"RUNBOOKS_LEDGER_URL{said}"
+    assert SECRET not in str(refused.value)
+
+
+async def test_commits_wait_for_the_disk(tmp_path: Path) -> None:
+    """What SQLite has committed is on the disk, whatever happens to the machine, and readers do not block writers."""
+    async with open_ledger(make_url(f"sqlite+aiosqlite:///{tmp_path}/ledger.db")) as ledger:
+        pragmas = [await _fetch(ledger, f"PRAGMA {name}") for name in ("journal_mode", "synchronous", "foreign_keys")]
+        async with ledger.writing() as session:
+            written = await session.scalar(text("PRAGMA synchronous"))
+    assert (pragmas, written) == (["wal", 2, 1], 2)
+
+
+async def test_the_migrations_make_what_the_tables_say(ledger: Ledger) -> None:
+    """The schema that the migrations make is the one of the tables, in every column and index, on both databases."""
+
+    def differences(connection: Connection) -> list[object]:
+        return list(compare_metadata(MigrationContext.configure(connection), Table.metadata))
+
+    async with ledger.reading() as session:
+        assert await (await session.connection()).run_sync(differences) == []
+
+
+def test_the_last_migration_is_the_one_that_is_checked() -> None:
+    """The revision that this version asks for is the last one of its migrations, and there is one line of them."""
+    assert ScriptDirectory(str(MIGRATIONS)).get_heads() == [HEAD]
+
+
+async def test_postgresql_is_upgraded_by_a_person(postgresql_database: str) -> None:
+    """A PostgreSQL without a schema is not touched when opened, says what to run, and that may be run twice."""
+    url = with_driver(postgresql_database)
+    with pytest.raises(ConfigurationError) as refused:
+        async with open_ledger(url):
+            pass
+    shown = url.render_as_string()
+    assert str(refused.value) == (
+        f"the ledger {shown} has no schema yet, this version needs {HEAD}: run `runbooks ledger upgrade`"
+    )
+    async with unchecked_ledger(url) as ledger, unchecked_ledger(url) as other:
+        done = await asyncio.gather(upgrade_schema(ledger), upgrade_schema(other))
+        assert sorted(done) == [("", HEAD), (HEAD, HEAD)]
+        assert await upgrade_schema(ledger) == (HEAD, HEAD)
+    async with open_ledger(url) as ledger:
+        assert not ledger.embedded
+
+
+async def test_a_newer_schema_is_left_alone(url: URL) -> None:
+    """A schema of a version that is not known here is neither used nor upgraded."""
+    try:
+        async with open_ledger(url) as ledger:
+            async with ledger.writing() as session:
+                await session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+            with pytest.raises(ConfigurationError) as upgraded:
+                await upgrade_schema(ledger)
+            with pytest.raises(ConfigurationError) as checked:
+                await check_schema(ledger)
+        with pytest.raises(ConfigurationError):
+            async with open_ledger(url):
+                pass
+        assert str(upgraded.value) == f"the ledger's schema 9999 {NEWER}"
+        assert str(checked.value).endswith(
+            f"9999 {NEWER}" if ledger.embedded else f"9999 of the ledger {ledger} {NEWER}"
+        )
+    finally:
+        async with unchecked_ledger(url) as ledger, ledger.writing() as session:
+            await session.execute(text(f"UPDATE alembic_version SET version_num = '{HEAD}'"))  # noqa: S608
+
+
+async def _why_not(url: URL) -> str:
+    with pytest.raises(LedgerUnavailable) as unavailable:
+        async with open_ledger(url):
+            pass
+    said = str(unavailable.value)
+    assert SECRET not in said
+    assert "\n" not in said
+    return said
+
+
+async def test_a_server_that_is_down() -> None:
+    """A PostgreSQL that is not there is a ledger that does not answer, named without its password."""
+    said = await _why_not(make_url(f"postgresql+asyncpg://user:{SECRET}@127.0.0.1:1/runbooks"))
+    assert said.startswith("the ledger postgresql+asyncpg://user:***@127.0.0.1:1/runbooks does not answer (")
+
+
+async def test_a_database_that_is_missing(postgresql: str) -> None:
+    """A database or user that the server does not know is a ledger that does not answer, and the server's words say why."""
+    url = with_driver(postgresql).set(password=SECRET)
+    assert '"nowhere" does not exist' in await _why_not(url.set(database="nowhere"))
+    assert '"nobody" does not exist' in await _why_not(url.set(username="nobody"))
+
+
+async def test_a_connection_that_breaks(postgresql_database: str) -> None:
+    """A connection that the server ends within a block is a ledger that does not answer, and the next block works."""
+    async with unchecked_ledger(with_driver(postgresql_database)) as ledger:
+        await upgrade_schema(ledger)
+        with pytest.raises(LedgerUnavailable):
+            async with ledger.writing() as session:
+                mine = await session.scalar(text("SELECT pg_backend_pid()"))
+                await asyncio.to_thread(order, postgresql_database, f"SELECT pg_terminate_backend({mine})")
+                session.add(a_cluster())
+        async with ledger.writing() as session:
+            assert await session.get(Cluster, "alpha") is None
+
+
+async def test_a_file_that_is_locked(tmp_path: Path) -> None:
+    """A SQLite file that another program keeps locked is a ledger that does not answer."""
+    path = tmp_path / "ledger.db"
+    async with open_ledger(make_url(f"sqlite+aiosqlite:///{path}?timeout=0.2")) as ledger:
+        other = sqlite3.connect(path)
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(LedgerUnavailable) as unavailable:
+            async with ledger.writing():
+                pass
+        other.close()
+        assert str(unavailable.value) == (
+            f"the ledger sqlite+aiosqlite:///{path} does not answer (database is locked): it is tried again"
+        )
+        async with ledger.writing() as session:
+            await heard(session, {("smn", "")}, NOW)
+
+
+@pytest.mark.parametrize("how", ["folder", "no database"])
+async def test_a_file_that_is_none(tmp_path: Path, how: str) -> None:
+    """A path that is a folder or another file is a ledger that does not answer, and the file is left as it is."""
+    path = tmp_path / "ledger.db"
+    path.mkdir() if how == "folder" else path.write_text("notes " * 400)
+    await _why_not(make_url(f"sqlite+aiosqlite:///{path}"))
+    assert path.is_dir() or path.read_text() == "notes " * 400
+
+
+async def test_what_no_database_takes_is_not_unavailable(ledger: Ledger) -> None:
+    """Text that PostgreSQL cannot keep is an error of its own, which is not to be tried again for ever."""
+    if ledger.embedded:
+        async with ledger.writing() as session:
+            await heard(session, {("smn", "a\0b")}, NOW)
+            await session.flush()
+            assert await session.get(SourceRow, ("smn", "a\0b")) is not None
+        return
+    with pytest.raises(DBAPIError):
+        async with ledger.writing() as session:
+            await heard(session, {("smn", "a\0b")}, NOW)
+
+
+async def test_times_are_aware(ledger: Ledger) -> None:
+    """A naive time is refused, and an aware one comes back as the same moment in UTC."""
+    async with ledger.writing() as session:
+        await sync_clusters(session, [a_cluster(connected=NOW.astimezone())], NOW)
+    async with ledger.reading() as session:
+        row = await session.get(Cluster, "alpha")
+        assert row is not None
+        assert (row.connected, row.connected.tzinfo) == (NOW, NOW.tzinfo)
+    with pytest.raises(Exception, match="aware times only"):  # noqa: B017
+        async with ledger.writing() as session:
+            session.add(a_cluster("beta", connected=NOW.replace(tzinfo=None)))
