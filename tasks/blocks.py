@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import httpx
 from prefect.blocks.core import Block
+from prefect.client.orchestration import PrefectClient
 from prefect.exceptions import PrefectHTTPStatusError
 from pydantic import ConfigDict, Field, SecretStr, ValidationError, model_validator
 
@@ -138,8 +139,11 @@ class Cluster(Block):
         return self
 
 
-async def cluster_block(name: str) -> Cluster:
+async def cluster_block(name: str, client: PrefectClient | None = None) -> Cluster:
     """The `Cluster` block of that name, read anew.
+
+    Args:
+        client: an open one to ask through; who reads many blocks saves most of the cost so.
 
     Raises:
         UnknownCluster: there is none; tells how to make one.
@@ -147,7 +151,7 @@ async def cluster_block(name: str) -> Cluster:
         Unreachable: the Prefect server cannot be asked.
     """
     try:
-        return await Cluster.aload(name)
+        return await Cluster.aload(name, client=client)
     except (httpx.HTTPError, PrefectHTTPStatusError) as error:
         what = str(error) if isinstance(error, httpx.TransportError) else type(error).__name__
         why = (

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, cast
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -20,6 +20,7 @@ from tasks.ledger.observing import Seen, Sighting, observe
 from tasks.ledger.receiving import Rejected, first_time, heard, reject
 
 MOST_PER_COMMIT = 2_000
+STOPPED = "the intake is being stopped: try again"
 BY_BLOCK = ("smn", "poll", "command")  # sources that name a cluster by its block; the others as Manager calls it
 
 
@@ -71,6 +72,7 @@ class LedgerDesk:
         self._waiting: deque[_Work] = deque()
         self._in_hand: Sequence[_Work] = ()
         self._arrived = asyncio.Event()
+        self._ended = False
 
     async def accept(self, deliveries: Sequence[Delivery]) -> list[Receipt]:
         """See `Desk`."""
@@ -104,14 +106,18 @@ class LedgerDesk:
                 await self._arrived.wait()
                 self._arrived.clear()
                 while self._waiting:
-                    await self._commit(self._batch())
+                    self._in_hand = self._batch()
+                    await self._commit(self._in_hand)
+                    self._in_hand = ()
         finally:  # nobody waits for ever, however this ends
+            self._ended = True
             for work in (*self._in_hand, *self._waiting):
-                _fail(work, LedgerUnavailable("the intake is being stopped: try again"))
+                _fail(work, LedgerUnavailable(STOPPED))
 
     def queue_age(self) -> float:
         """Seconds that the oldest delivery has been waiting for its commit; 0 where none waits."""
-        return (waits.now() - self._waiting[0].handed_in).total_seconds() if self._waiting else 0.0
+        oldest = next(chain(self._in_hand, self._waiting), None)
+        return (waits.now() - oldest.handed_in).total_seconds() if oldest else 0.0
 
     async def _resolve(self, delivery: Delivery) -> Sighting | Rejected:
         told = delivery.observation
@@ -142,6 +148,8 @@ class LedgerDesk:
         return Sighting(told, found, delivery.source, delivery.peer, delivery.digest)
 
     async def _written(self, work: _Work) -> Any:
+        if self._ended:
+            raise LedgerUnavailable(STOPPED)
         self._waiting.append(work)
         self._arrived.set()
         return await work.done
@@ -155,7 +163,6 @@ class LedgerDesk:
         return batch
 
     async def _commit(self, batch: Sequence[_Work]) -> None:
-        self._in_hand = batch
         try:
             seen, answers = await self._write(batch)
         except LedgerUnavailable as error:

@@ -5,8 +5,10 @@ import logging
 import random
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
+from functools import partial
 
 import anyio
+from prefect.client.orchestration import get_client
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from deployments.intake.acceptance import Desk
@@ -37,7 +39,7 @@ class Poller:
     Args:
         desk: takes what is found.
         runbooks: alarm ids that are looked for.
-        load: gives a cluster's block by its name.
+        load: gives a cluster's block by its name; None: Prefect does.
         jitter: a number from 0 to 1, another one each time.
     """
 
@@ -49,13 +51,14 @@ class Poller:
         metrics: Metrics,
         *,
         runbooks: Collection[str],
-        load: Load = cluster_block,
+        load: Load | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._ledger, self._desk, self._metrics = ledger, desk, metrics
         self._interval, self._concurrency = timedelta(seconds=settings.interval), settings.concurrency
         self._runbooks, self._jitter = tuple(runbooks), jitter
-        self._blocks = Blocks(load)
+        self._from_prefect = load is None
+        self._blocks = Blocks(load or cluster_block)
         self._readers: dict[str, Reader] = {}
         self._running: dict[str, tuple[Due, asyncio.Task[Reading]]] = {}
         self._done: list[Reading] = []
@@ -65,17 +68,13 @@ class Poller:
 
     async def run(self) -> None:
         """Read until cancelled. A ledger that is away is waited for."""
-        away = False
         try:
-            while True:
-                try:
-                    await self.turn()
-                    away = False
-                except LedgerUnavailable as error:
-                    if not away:
-                        logger.warning("no alarm lists are read: %s", error)
-                    away = True
-                await waits.pause(TURN)
+            if self._from_prefect:
+                async with get_client() as client:  # one for all blocks: to open one costs more than to read a block
+                    self._blocks = Blocks(partial(cluster_block, client=client))
+                    await self._turns()
+            else:
+                await self._turns()
         finally:
             with anyio.CancelScope(shield=True):
                 await self.aclose()
@@ -136,6 +135,18 @@ class Poller:
         if name not in self._readers:
             self._readers[name] = Reader(name, self._blocks, self._desk, self._runbooks)
         return await self._readers[name].read(due)
+
+    async def _turns(self) -> None:
+        away = False
+        while True:
+            try:
+                await self.turn()
+                away = False
+            except LedgerUnavailable as error:
+                if not away:
+                    logger.warning("no alarm lists are read: %s", error)
+                away = True
+            await waits.pause(TURN)
 
     def _collect(self) -> None:
         for name, (due, task) in list(self._running.items()):

@@ -1,20 +1,28 @@
 """The intake's configuration: one TOML file. Secrets are never in it: it names the files that hold them."""
 
 import tomllib
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from deployments.intake.syslog import DEFAULT_TEMPLATE, IDENTIFIERS, MAX_LINE, Template
 from tasks.clients.http import on_this_machine
 from tasks.errors import ConfigurationError
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-Network = IPv4Network | IPv6Network
+
+
+
+def _network(value: object) -> object:
+    """In one sentence what pydantic says in one for each kind of network."""
+    return ip_network(value) if isinstance(value, str) else value
+
+
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 EVERYWHERE = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 
 
@@ -150,7 +158,7 @@ def read_settings(path: Path | None) -> Settings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: not TOML ({error})") from error
     except ValidationError as error:
-        faults = (f"{'.'.join(map(str, e['loc'])) or 'file'}: {_said(e['msg'])}" for e in error.errors())
+        faults = (f"{'.'.join(map(str, e['loc'])) or 'file'}: {_said(e['type'], e['msg'])}" for e in error.errors())
         raise ConfigurationError(f"{path}: {'; '.join(faults)}") from error
 
 
@@ -170,5 +178,5 @@ def secret_in(path: Path) -> str:
     return secret
 
 
-def _said(message: str) -> str:
-    return message.removeprefix("Value error, ")
+def _said(kind: str, message: str) -> str:
+    return "there is no such key" if kind == "extra_forbidden" else message.removeprefix("Value error, ")

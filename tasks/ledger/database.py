@@ -133,6 +133,8 @@ class Ledger:
                 raise  # a mistake of ours, or data that no database takes: it would be tried again for ever
             cause = error.orig if isinstance(error, DBAPIError) else error
             why = " ".join(str(cause).split()) or type(cause).__name__
+            if self.embedded:  # the driver's thread of a connection that failed has a last word for this event loop
+                await asyncio.sleep(0.01)
             raise LedgerUnavailable(f"the ledger {self} does not answer ({why}): it is tried again") from error
 
 

@@ -166,13 +166,13 @@ async def settle(
     for part in parts:
         occurrence = _occurrence_of(session, episode, part, known, now)
         occurrence.episode_id, occurrence.trace = episode.id, part.trace
-        _end(occurrence, part.outcome, now)
+        end_alarm(occurrence, part.outcome, now)
     taken = episode.claimed or now
     for occurrence in known:
         if occurrence.episode_id != episode.id or occurrence.ended:
             continue
         if outcome == Outcome.CANCELLED or (not parts and occurrence.first_seen <= taken):
-            _end(occurrence, outcome, now)
+            end_alarm(occurrence, outcome, now)
     left = [each for each in known if each.episode_id == episode.id and not each.ended]
     if outcome == Outcome.CANCELLED:
         close(episode, now, outcome)
@@ -208,7 +208,7 @@ async def episode_of_run(session: AsyncSession, run: str) -> Episode | None:
     return (await session.scalars(mine)).first()
 
 
-def _end(occurrence: Occurrence, outcome: str, now: datetime) -> None:
+def end_alarm(occurrence: Occurrence, outcome: str, now: datetime) -> None:
     """The page ended so for it; what it found cleared is so for the ledger, too."""
     occurrence.ended = outcome
     if outcome in REPAIRED and occurrence.cleared_seen is None:

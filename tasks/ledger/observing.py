@@ -199,9 +199,6 @@ def _join(session: AsyncSession, memory: _Memory, sighting: Sighting, occurrence
         session.add(episode)
         memory.episodes[key] = episode
         return episode, True
-    if episode.state != "verifying":
-        episode.backlog = episode.backlog and backlog  # empty where this alarm is an emergency
-        return episode, False
     before = [
         each
         for each in memory.occurrences[cluster.cluster_id, told.alarm_id, told.host]
@@ -210,6 +207,9 @@ def _join(session: AsyncSession, memory: _Memory, sighting: Sighting, occurrence
     last = max(before, key=lambda each: each.first_seen, default=None)
     if last is not None and last.ended not in REPAIRED:  # a person has it: no run begins the page anew
         occurrence.ended, occurrence.trace = last.ended, last.trace
+        return episode, False
+    if episode.state != "verifying":
+        episode.backlog = episode.backlog and backlog  # empty where this alarm is an emergency
         return episode, False
     episode.backlog = backlog  # the run is for this alarm only
     needs_a_run(episode, now)

@@ -119,8 +119,6 @@ async def prune(session: AsyncSession, now: datetime) -> None:
     await session.execute(delete(Rejection).where(Rejection.last < now - KEPT))
     await session.execute(delete(Message).where(Message.at < now - KEPT))
     await session.execute(delete(IntakeRow).where(IntakeRow.alive < now - KEPT))
-    oldest_kept = await session.scalar(
-        select(Rejection.last).order_by(Rejection.last.desc()).offset(MOST_REJECTIONS).limit(1)
-    )
-    if oldest_kept is not None:
-        await session.execute(delete(Rejection).where(Rejection.last <= oldest_kept))
+    # By their ids, for many may be of the same moment.
+    kept = select(Rejection.id).order_by(Rejection.last.desc(), Rejection.id).limit(MOST_REJECTIONS)
+    await session.execute(delete(Rejection).where(Rejection.id.not_in(kept)))

@@ -2,11 +2,11 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import and_, case, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tasks.ledger.episodes import HELD
-from tasks.ledger.observing import close, needs_a_run
+from tasks.ledger.episodes import HELD, end_alarm
+from tasks.ledger.observing import REPAIRED, close, needs_a_run
 from tasks.ledger.tables import Episode, Occurrence
 from tasks.models import Outcome
 
@@ -22,7 +22,8 @@ async def to_start(session: AsyncSession, limit: int) -> list[Episode]:
 async def started(session: AsyncSession, episode: str, n: int, run: str) -> bool:
     """Write down the run of an episode's number; False: it is at another number by now."""
     mine = update(Episode).where(Episode.id == episode, Episode.n == n, Episode.state != "closed")
-    done = await session.execute(mine.values(run=run, runs=Episode.runs + 1).returning(Episode.id))
+    runs = case((Episode.run.is_(None), Episode.runs + 1), else_=Episode.runs)  # two dispatchers are told of one run
+    done = await session.execute(mine.values(run=run, runs=runs).returning(Episode.id))
     return done.first() is not None
 
 
@@ -62,15 +63,27 @@ async def start_again(session: AsyncSession, seen: Episode, now: datetime, *, sa
 
 
 async def give_up(session: AsyncSession, seen: Episode, outcome: Outcome, now: datetime) -> bool:
-    """No run will follow this episode any more; its alarms end with this word. False: it is not as it was seen."""
+    """The run is over and has not settled its episode: its alarms end with this word. False: it is not as it was seen.
+
+    The episode is closed, unless the run's end was a good one and an active alarm came too late for it: another run
+    follows then.
+    """
     row = await _still(session, seen)
     if row is None:
         return False
+    taken, late = row.claimed or now, False
     mine = select(Occurrence).where(Occurrence.episode_id == row.id, Occurrence.ended == "")
     for occurrence in await session.scalars(mine):
-        occurrence.ended = outcome
+        if outcome in REPAIRED and occurrence.cleared_seen is None and occurrence.first_seen > taken:
+            late = True
+        else:
+            end_alarm(occurrence, outcome, now)
     row.acted = False
-    close(row, now, outcome)
+    if late:
+        row.outcome = outcome
+        needs_a_run(row, now)
+    else:
+        close(row, now, outcome)
     return True
 
 

@@ -1,16 +1,22 @@
 import asyncio
 import os
 import shutil
-from collections.abc import Callable, Sequence
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import trustme
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.settings import PREFECT_HOME
+from sqlalchemy import URL
 
 from deployments.intake.acceptance import Delivery, Reason, Receipt, Source
 from deployments.intake.sockets import Heard
 from tasks.errors import LedgerUnavailable
+from tasks.ledger.database import DRIVERS, Ledger, open_ledger, unchecked_ledger, upgrade_schema
 
 LOOPBACK = "127.0.0.1"
 
@@ -172,3 +178,47 @@ def rsyslogd_with_tls(rsyslogd: str) -> str:
         if not found:
             pytest.skip(f"{package} is not installed")
     return rsyslogd
+
+
+@pytest.fixture(scope="session")
+def ledger_with_schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite ledger with nothing in it, to be copied: the migrations take longer than most tests."""
+    path = tmp_path_factory.mktemp("ledger") / "ledger.db"
+
+    async def fill() -> None:
+        async with unchecked_ledger(URL.create(DRIVERS["sqlite"], database=str(path))) as made:
+            await upgrade_schema(made)
+
+    asyncio.run(fill())
+    return path
+
+
+@pytest.fixture
+def ledger_file(ledger_with_schema: Path, tmp_path: Path) -> Path:
+    """The file of an empty ledger of this test alone."""
+    return Path(shutil.copy(ledger_with_schema, tmp_path / "ledger.db"))
+
+
+@pytest.fixture
+async def ledger(ledger_file: Path) -> AsyncIterator[Ledger]:
+    """The same, open."""
+    async with open_ledger(URL.create(DRIVERS["sqlite"], database=str(ledger_file))) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def client(prefect_server: str) -> AsyncIterator[PrefectClient]:
+    """A client of the Prefect server."""
+    async with get_client() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def deployed(prefect_server: str) -> None:
+    """The deployments of prefect.yaml, made as its first lines say."""
+    pool = ("work-pool", "create", "--type", "process", "mrs-runbooks", "--overwrite")
+    deploy = ("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
+    environment = {**os.environ, "PREFECT_API_URL": prefect_server, "PREFECT_HOME": str(PREFECT_HOME.value())}
+    for command in (pool, deploy):
+        prefect = [sys.executable, "-m", "prefect", *command]
+        subprocess.run(prefect, cwd=Path(__file__).parents[2], env=environment, check=True, capture_output=True)

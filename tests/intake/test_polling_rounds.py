@@ -241,3 +241,18 @@ async def test_it_runs_until_it_is_cancelled(world: World) -> None:
     assert running.cancelled()
     polls: list[Poll] = await world.rows(Poll)
     assert [poll.answered is not None for poll in polls] == [True] * 3
+
+
+@pytest.mark.server
+async def test_blocks_come_from_prefect(prefect_server: str) -> None:
+    """Where nobody gives another source of them, they are read from the Prefect server."""
+    region = Region(clusters=0)
+    region.add_cluster("polled-by-its-block")
+    async with polled_region(region) as world:
+        await world.blocks["polled-by-its-block"].save("polled-by-its-block", overwrite=True)
+        poller = await world.poller(load=None)
+        running = asyncio.create_task(poller.run())
+        await until(lambda: "alarms" in world.asked(), 60)
+        running.cancel()
+        await asyncio.wait([running])
+        assert world.loads == []

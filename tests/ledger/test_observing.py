@@ -201,6 +201,18 @@ async def test_a_person_has_it(story: Story, outcome: Outcome) -> None:
     ]
 
 
+async def test_a_person_has_it_while_others_are_seen_to(story: Story) -> None:
+    """A host that was handed to a person and alarms again is left alone also while a run is at the other hosts."""
+    episode = await _repaired(story, Outcome.ESCALATE)
+    await story.see(CLEAR, _raised("node-2"))
+    holding = await story.hold("run-2")
+    story.later(MINUTE)
+    (seen,) = await story.see(_raised(serial="s-2", occurred=story.now))
+    assert (seen.new, seen.opened, seen.episode) == (True, False, episode)
+    assert await story.end(holding, part("node-2", Outcome.END)) == "verifying"
+    assert (await story.alarms())[-1] == ("node-1", "s-2", True, "ESCALATE")
+
+
 @pytest.mark.parametrize(
     ("after", "states"),
     [

@@ -4,7 +4,9 @@ import asyncio
 import subprocess
 import sys
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 from sqlalchemy import URL, select
@@ -26,6 +28,7 @@ async def main() -> None:
     async with open_ledger() as ledger, ledger.writing():
         pass
 
+print("ready", flush=True)
 input()
 asyncio.run(main())
 """
@@ -84,8 +87,10 @@ async def test_two_dispatchers_start_one_number(url: URL) -> None:
     async with open_ledger(url) as one, open_ledger(url) as other:
         story = Story(one)
         (seen,) = await story.see(told("raised"))
-        assert await asyncio.gather(dispatch(one, seen.episode), dispatch(other, seen.episode)) == [True, True]
-        assert ((await story.episode()).run, await story.states()) == ("run-1", [("raised", 1)])
+        written = await asyncio.gather(dispatch(one, seen.episode), dispatch(other, seen.episode))
+        assert list(written) == [True, True]
+        row = await story.episode()
+        assert (row.run, row.runs, row.state, row.n) == ("run-1", 1, "raised", 1)
 
 
 async def test_an_id_is_new_once(url: URL) -> None:
@@ -130,11 +135,15 @@ async def test_a_reader_sees_one_state(url: URL) -> None:
 async def test_what_fails_is_not_written(url: URL) -> None:
     """An error within the block takes back all that was written in it, and the next writer gets its turn."""
     async with open_ledger(url) as ledger:
-        with pytest.raises(ZeroDivisionError):
+
+        async def fail() -> None:
             async with ledger.writing() as session:
                 session.add(a_cluster())
                 await session.flush()
-                1 / 0  # noqa: B018
+                raise ZeroDivisionError("a mistake of ours")
+
+        with pytest.raises(ZeroDivisionError):
+            await fail()
         story = Story(ledger, NOW + SECOND)
         await story.see(told("raised"))
         assert await story.states() == [("raised", 1)]
@@ -165,12 +174,20 @@ async def test_a_writer_that_is_cancelled_lets_go(url: URL) -> None:
 
 
 def test_processes_open_a_fresh_file_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes that open a ledger which is not there yet, at the same moment, all get it."""
+    """Two processes that open a ledger which is not there yet, at the same moment, both get it."""
     monkeypatch.setenv("RUNBOOKS_LEDGER_URL", f"sqlite:///{tmp_path / 'ledger.db'}")
     command = [sys.executable, "-W", "error", "-c", OPENING]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    processes = [subprocess.Popen(command, text=True, **pipes) for _ in range(3)]  # type: ignore[call-overload]
-    for process in processes:  # the slow part, the imports, is behind them by now, or not: both are fine
-        process.stdin.write("\n")
-        process.stdin.flush()
-    assert [(process.communicate(timeout=60), process.returncode) for process in processes] == [(("", ""), 0)] * 3
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(subprocess.Popen(command, text=True, stdin=PIPE, stdout=PIPE, stderr=PIPE))
+            for _ in range(2)
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        ended = [(process.communicate(timeout=60), process.returncode) for process in processes]
+    assert ended == [(("", ""), 0)] * 2

@@ -1,0 +1,281 @@
+"""Which episodes need a run, a wake or a look: what is decided elsewhere is written only if nothing has changed."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import update
+
+from tasks.ledger.episodes import LEASE, Holding, renew
+from tasks.ledger.starting import SETTLING, give_up, start_again, started, suspects, to_start, to_wake, woken
+from tasks.ledger.tables import NEVER, Episode
+from tasks.models import Outcome
+from tests.ledger.conftest import HOUR, MINUTE, NOW, SECOND, Story, a_cluster, part, told
+
+pytestmark = pytest.mark.anyio
+
+
+async def _raise(story: Story, name: str = "alpha") -> str:
+    (seen,) = await story.see(told("raised", "node-1", "s-1", story.now), of=a_cluster(name))
+    return seen.episode
+
+
+async def _to_start(story: Story, limit: int = 10) -> list[str]:
+    async with story.ledger.reading() as session:
+        return [each.cluster for each in await to_start(session, limit)]
+
+
+async def _started(story: Story, episode: str, n: int = 1, run: str = "run-1") -> bool:
+    async with story.ledger.writing() as session:
+        return await started(session, episode, n, run)
+
+
+async def _suspects(story: Story) -> list[str]:
+    async with story.ledger.reading() as session:
+        return [each.id for each in await suspects(session, story.now)]
+
+
+async def _again(story: Story, seen: Episode, *, same_run: bool = True) -> bool:
+    async with story.ledger.writing() as session:
+        return await start_again(session, seen, story.now, same_run=same_run)
+
+
+async def _give_up(story: Story, seen: Episode, outcome: Outcome = Outcome.ERROR) -> bool:
+    async with story.ledger.writing() as session:
+        return await give_up(session, seen, outcome, story.now)
+
+
+async def _put(story: Story, **values: object) -> None:
+    async with story.ledger.writing() as session:
+        await session.execute(update(Episode).values(**values))
+
+
+async def test_what_needs_a_run(story: Story) -> None:
+    """Raised episodes without a run are to be started, the oldest first and so many at most, until each has one."""
+    found = {}
+    for name in ("gamma", "alpha", "beta"):
+        found[name] = await _raise(story, name)
+        story.later(SECOND)
+    assert await _to_start(story) == ["gamma", "alpha", "beta"]
+    assert await _to_start(story, 2) == ["gamma", "alpha"]
+    await story.hold()  # of alpha, by a person's run
+    assert await _started(story, found["gamma"])
+    assert await _to_start(story) == ["beta"]
+
+
+async def test_a_run_is_written_down_for_its_number(story: Story) -> None:
+    """The run of a number is written down and counted once, and not for another number or a closed episode."""
+    episode = await _raise(story)
+    assert not await _started(story, episode, 2)
+    assert not await _started(story, "another")
+    assert ((await story.episode()).run, (await story.episode()).runs) == (None, 0)
+    assert await _started(story, episode)
+    assert await _started(story, episode)
+    assert ((await story.episode()).run, (await story.episode()).runs) == ("run-1", 1)
+    await _put(story, state="closed")
+    assert not await _started(story, episode, run="run-2")
+    assert (await story.episode()).run == "run-1"
+
+
+async def test_a_run_that_was_quicker_than_its_dispatcher(story: Story) -> None:
+    """A run that claimed its episode before the dispatcher wrote it down keeps it, and is written down all the same."""
+    episode = await _raise(story)
+    await story.hold()
+    assert await _started(story, episode)
+    row = await story.episode()
+    assert (row.state, row.holder, row.run, row.runs) == ("running", "run-1", "run-1", 1)
+
+
+async def test_who_is_woken(story: Story) -> None:
+    """Held episodes for which a clear came are to be woken, once."""
+    episode = await _raise(story)
+    holding = await story.hold()
+
+    async def found() -> list[str]:
+        async with story.ledger.reading() as session:
+            return [each.id for each in await to_wake(session)]
+
+    assert await found() == []
+    await story.see(told("cleared", serial="s-1"))
+    assert await found() == [episode]
+    async with story.ledger.writing() as session:
+        await woken(session, episode)
+    assert await found() == []
+    await _put(story, wake=True)
+    await story.end(holding, part("node-1", Outcome.CLEARED, "s-1"), outcome=Outcome.CLEARED)
+    assert await found() == []
+    assert not (await story.episode()).wake
+
+
+async def test_a_run_that_never_began_is_suspect(story: Story) -> None:
+    """A run that was started and holds nothing is suspect after half a minute, one that does not exist yet never."""
+    episode = await _raise(story)
+    story.later(HOUR)
+    assert await _suspects(story) == []
+    await _put(story, raised=story.now)
+    await _started(story, episode)
+    story.later(SETTLING)
+    assert await _suspects(story) == []
+    story.later(SECOND)
+    assert await _suspects(story) == [episode]
+
+
+async def test_a_lost_lease_is_suspect(story: Story) -> None:
+    """A holder is suspect half a minute after its lease has ended, unless it waits or is settled."""
+    episode = await _raise(story)
+    holding = await story.hold()
+    story.later(LEASE + SETTLING)
+    assert await _suspects(story) == []
+    story.later(SECOND)
+    assert await _suspects(story) == [episode]
+    await _put(story, state="waiting", lease=NEVER)
+    assert await _suspects(story) == []
+    await _put(story, state="running", lease=NOW)
+    await story.end(holding, part("node-1", Outcome.END, "s-1"))
+    assert await _suspects(story) == []
+
+
+async def test_the_same_run_again(story: Story) -> None:
+    """A dead run that is scheduled anew keeps its number, counts once more, and gets the episode under a new token."""
+    episode = await _raise(story)
+    await _started(story, episode)
+    old = await story.hold()
+    story.later(HOUR)
+    assert await _again(story, await story.episode())
+    row = await story.episode()
+    assert (row.state, row.n, row.run, row.runs, row.holder, row.lease, row.raised) == (
+        "raised",
+        1,
+        "run-1",
+        2,
+        None,
+        None,
+        NOW + HOUR,
+    )
+    assert await _to_start(story) == []
+    async with story.ledger.writing() as session:
+        assert not await renew(session, old, story.now)
+    assert await story.hold() == Holding(episode, 2, ["node-1"], {}, [])
+
+
+async def test_another_run(story: Story) -> None:
+    """An episode whose run is gone from Prefect needs the next number, and its runs are counted on."""
+    episode = await _raise(story)
+    await _started(story, episode)
+    await story.hold()
+    story.later(HOUR)
+    assert await _again(story, await story.episode(), same_run=False)
+    row = await story.episode()
+    assert (row.state, row.n, row.run, row.runs, row.holder, row.lease) == ("raised", 2, None, 1, None, None)
+    assert await _to_start(story) == ["alpha"]
+    assert not await _started(story, episode, 1)
+    assert await _started(story, episode, 2, "run-2")
+    assert (await story.episode()).runs == 2
+
+
+async def test_giving_up(story: Story) -> None:
+    """An episode that no run follows any more is closed, and its alarms that had not ended end with that word."""
+    await _raise(story)
+    await story.end(await story.hold(), part("node-1", Outcome.END, "s-1"))
+    await story.see(told("raised", "node-2", "s-2", NOW))
+    await story.hold("run-2")
+    await _put(story, acted=True)
+    story.later(MINUTE)
+    assert await _give_up(story, await story.episode())
+    row = await story.episode()
+    assert (row.state, row.outcome, row.closed, row.holder, row.lease, row.acted, row.wake) == (
+        "closed",
+        "ERROR",
+        NOW + MINUTE,
+        None,
+        None,
+        False,
+        False,
+    )
+    assert sorted(await story.alarms()) == [("node-1", "s-1", False, "END"), ("node-2", "s-2", True, "ERROR")]
+    assert [each.new for each in await story.see(told("raised", "node-2", "s-2", NOW))] == [False]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "by"),
+    [(Outcome.END, "auto"), (Outcome.CLEARED, "auto"), (Outcome.CLEARED_BY_PERSON, "person")],
+)
+async def test_a_good_end_that_was_not_settled(story: Story, outcome: Outcome, by: str) -> None:
+    """A run whose good end did not reach the ledger leaves its alarms cleared, so that their like is another alarm."""
+    await story.see(told("raised"))
+    await story.hold()
+    story.later(HOUR)
+    assert await _give_up(story, await story.episode(), outcome)
+    (occurrence,) = await story.occurrences()
+    assert (occurrence.ended, occurrence.cleared_seen, occurrence.cleared_by) == (outcome, story.now, by)
+    (seen,) = await story.see(told("raised"))
+    assert (seen.opened, await story.states()) == (True, [("closed", 1), ("raised", 1)])
+
+
+@pytest.mark.parametrize(
+    ("outcome", "states", "ended"), [(Outcome.END, [("raised", 2)], ""), (Outcome.ERROR, [("closed", 1)], "ERROR")]
+)
+async def test_a_late_host_outlives_its_run(
+    story: Story, outcome: Outcome, states: list[tuple[str, int]], ended: str
+) -> None:
+    """An active alarm that came too late for a run with a good end gets another run, and after a bad one a person."""
+    await _raise(story)
+    await story.hold()
+    story.later(MINUTE)
+    await story.see(told("raised", "node-2", "s-2", story.now))
+    story.later(HOUR)
+    assert await _give_up(story, await story.episode(), outcome)
+    assert await story.states() == states
+    assert (await story.alarms())[1:] == [("node-2", "s-2", True, ended)]
+
+
+async def _taken_up(story: Story) -> None:
+    await story.hold("run-2", automated=False)
+
+
+async def _renewed(story: Story) -> None:
+    row = await story.episode()
+    async with story.ledger.writing() as session:
+        await renew(session, Holding(row.id, row.token), story.now)
+
+
+async def _dispatched(story: Story) -> None:
+    await _started(story, (await story.episode()).id, run="run-2")
+
+
+async def _started_again(story: Story) -> None:
+    await _again(story, await story.episode(), same_run=False)
+
+
+async def _closed(story: Story) -> None:
+    await _give_up(story, await story.episode(), Outcome.CANCELLED)
+
+
+@pytest.mark.parametrize("change", [_taken_up, _renewed, _dispatched, _started_again, _closed])
+async def test_only_what_is_as_it_was_seen(story: Story, change: Callable[[Story], Awaitable[None]]) -> None:
+    """An episode that anybody has touched since it was looked at is neither started again nor given up."""
+    await _raise(story)
+    await story.hold()
+    story.later(LEASE + SETTLING + SECOND)
+    seen = await story.episode()
+    await change(story)
+    before = await story.episode()
+    assert [
+        await _again(story, seen),
+        await _again(story, seen, same_run=False),
+        await _give_up(story, seen),
+    ] == [False, False, False]
+    after = await story.episode()
+    names = [column.key for column in Episode.__table__.columns]
+    assert [getattr(after, name) for name in names] == [getattr(before, name) for name in names]
+
+
+async def test_a_joining_alarm_does_not_make_it_another(story: Story) -> None:
+    """A host that joined since the look does not keep an episode's dead run from being started again."""
+    episode = await _raise(story)
+    await _started(story, episode)
+    story.later(timedelta(minutes=5))
+    seen = await story.episode()
+    await story.see(told("raised", "node-2", "s-2", story.now))
+    assert await _again(story, seen)
+    assert (await story.hold()).hosts == ["node-1", "node-2"]
