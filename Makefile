@@ -4,7 +4,7 @@ PYTHON ?= python3
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 
-.PHONY: help demo test test-fast lint lock
+.PHONY: help demo test test-fast lint lock bench bench-intake
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -33,3 +33,8 @@ lock: .venv/ready ## write requirements.lock anew: all versions with hashes, no 
 	@$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install --quiet uv
 	@.venv/lock/bin/uv pip compile pyproject.toml --extra test --universal --generate-hashes --no-emit-index-url \
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock
+
+bench: bench-intake ## all benchmarks
+
+bench-intake: .venv/ready ## how fast alarms are taken in, and what plain Prefect does with them (half an hour); JSON=FILE
+	@.venv/bin/python -m tests.bench.intake $(if $(JSON),--json $(JSON))

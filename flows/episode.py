@@ -25,7 +25,8 @@ async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any
     """Carry out the procedure; the returned state is named after the outcome and its message holds the traces.
 
     Errors of ours end the run in a ticket; a block that cannot be used, or a ledger that does not answer, fails it
-    before anything was looked at. Whatever else breaks it off, `ticket_for_a_failure` files what the trail holds by then.
+    before anything was looked at. Whatever else breaks it off, `ticket_for_a_failure` files what the trail holds by
+    then.
     """
     trail = Trail(case)
     link = flow_run.ui_url or ""

@@ -185,7 +185,8 @@ class LedgerDesk:
         voices = {voice for work in batch for voice in work.voices}
         async with self._ledger.writing() as session:
             seen = await observe(session, sightings, now) if sightings else []
-            await reject(session, rejected, now)
+            if rejected:
+                await reject(session, rejected, now)
             await heard(session, voices, now)
             return seen, [await work.more(session, now) if work.more else None for work in batch]
 

@@ -23,7 +23,7 @@ from tasks.ledger.polling import Due, next_due, open_unread, polled, spread, tak
 
 logger = logging.getLogger("runbooks.intake")
 
-TURN = 0.5  # seconds between two looks at what is due
+TURN, SHORT_TURN = 0.5, 0.1  # seconds between two looks at what is due; the short one while all places are taken
 JITTER = 0.1  # of the interval, either way
 NOT_OFFERED_AGAIN = timedelta(minutes=15)
 UNREAD = timedelta(minutes=15)  # a report is followed without Manager after that long
@@ -89,8 +89,8 @@ class Poller:
             await reader.aclose()
         self._readers.clear()
 
-    async def turn(self) -> None:
-        """Write down what has been read, and begin to read what is due.
+    async def turn(self) -> bool:
+        """Write down what has been read, and begin to read what is due; whether all places are taken.
 
         Raises:
             LedgerUnavailable: the ledger does not answer; nothing is lost.
@@ -123,6 +123,7 @@ class Poller:
                 self._running[due.cluster.name] = (due, asyncio.create_task(self.read(due)))
         if now >= self._sweep:
             await self._close_idle(now)
+        return len(self._running) >= self._concurrency
 
     async def finish(self) -> None:
         """Return when nothing is being read."""
@@ -137,16 +138,16 @@ class Poller:
         return await self._readers[name].read(due)
 
     async def _turns(self) -> None:
-        away = False
+        away = full = False
         while True:
             try:
-                await self.turn()
+                full = await self.turn()
                 away = False
             except LedgerUnavailable as error:
                 if not away:
                     logger.warning("no alarm lists are read: %s", error)
                 away = True
-            await waits.pause(TURN)
+            await waits.pause(SHORT_TURN if full and not away else TURN)
 
     def _collect(self) -> None:
         for name, (due, task) in list(self._running.items()):

@@ -105,6 +105,7 @@ class Reconciler:
                 mine = await give_up(session, episode, outcome, now)
             if mine and todo != "done":  # what is done has its ticket
                 _ticket(episode, outcome, str(state))
+            self._dispatcher.look()  # a host may have come too late for it
         elif todo != "leave":
             async with self._ledger.writing() as session:
                 mine = await start_again(session, episode, now, same_run=todo == "same run")

@@ -7,14 +7,22 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from deployments.intake.syslog import DEFAULT_TEMPLATE, IDENTIFIERS, MAX_LINE, Template
 from tasks.clients.http import on_this_machine
 from tasks.errors import ConfigurationError
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-
 
 
 def _network(value: object) -> object:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from secrets import token_hex
 
-from sqlalchemy import or_, select
+from sqlalchemy import insert, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks.ledger.matching import age, the_one
@@ -18,6 +18,7 @@ REMEMBERED = timedelta(hours=48)  # a cleared occurrence is compared with what c
 CONNECTING = timedelta(seconds=60)
 STILL_LISTED = timedelta(minutes=5)  # longer than a reading of Manager's list may take until it is written down
 REPAIRED = frozenset({Outcome.END, Outcome.CLEARED, Outcome.CLEARED_BY_PERSON})
+MOST_PLACES = 5_000  # a statement takes 32,766 values at most, of which each place is three
 OPEN = ("raised", "running", "waiting", "verifying")
 
 
@@ -68,38 +69,40 @@ async def observe(session: AsyncSession, sightings: Sequence[Sighting], now: dat
     believed more than a clear: what it goes on naming as active has occurred once more.
     """
     memory = await _recall(session, sightings, now)
-    found = []
-    for sighting in sightings:
-        seen = _take(session, memory, sighting)
-        told = sighting.observation
-        session.add(
-            ObservationRow(
-                at=now,
-                source=sighting.source,
-                peer=sighting.peer,
-                kind=told.kind,
-                cluster_id=sighting.cluster.cluster_id,
-                alarm_id=told.alarm_id,
-                occurrence_id=seen.occurrence or None,
-                digest=sighting.digest,
-                duplicate=not seen.new,
-            )
-        )
-        found.append(seen)
+    found = [_take(session, memory, sighting) for sighting in sightings]
+    rows = [_row(sighting, seen, now) for sighting, seen in zip(sightings, found, strict=True)]
+    if rows:
+        await session.execute(insert(ObservationRow), rows)  # many at once: a tenth of what as many objects cost
     return found
+
+
+def _row(sighting: Sighting, seen: Seen, now: datetime) -> dict[str, object]:
+    return {
+        "at": now,
+        "source": sighting.source,
+        "peer": sighting.peer,
+        "kind": sighting.observation.kind,
+        "cluster_id": sighting.cluster.cluster_id,
+        "alarm_id": sighting.observation.alarm_id,
+        "occurrence_id": seen.occurrence or None,
+        "digest": sighting.digest,
+        "duplicate": not seen.new,
+    }
 
 
 async def _recall(session: AsyncSession, sightings: Sequence[Sighting], now: datetime) -> _Memory:
     memory = _Memory(now)
     clusters = {sighting.cluster.cluster_id for sighting in sightings}
-    alarms = {sighting.observation.alarm_id for sighting in sightings}
-    recent = select(Occurrence).where(
-        Occurrence.cluster_id.in_(clusters),
-        Occurrence.alarm_id.in_(alarms),
-        or_(Occurrence.cleared_seen.is_(None), Occurrence.last_seen > now - REMEMBERED),
-    )
-    for occurrence in (await session.scalars(recent)).all():
-        memory.occurrences[occurrence.cluster_id, occurrence.alarm_id, occurrence.host].append(occurrence)
+    places = list({(each.cluster.cluster_id, each.observation.alarm_id, each.observation.host) for each in sightings})
+    for first in range(0, len(places), MOST_PLACES):
+        recent = select(Occurrence).where(
+            tuple_(Occurrence.cluster_id, Occurrence.alarm_id, Occurrence.host).in_(
+                places[first : first + MOST_PLACES]
+            ),
+            or_(Occurrence.cleared_seen.is_(None), Occurrence.last_seen > now - REMEMBERED),
+        )
+        for occurrence in (await session.scalars(recent)).all():
+            memory.occurrences[occurrence.cluster_id, occurrence.alarm_id, occurrence.host].append(occurrence)
     going = select(Episode).where(Episode.cluster_id.in_(clusters), Episode.state.in_(OPEN))
     for episode in (await session.scalars(going)).all():
         memory.episodes[episode.cluster_id, episode.alarm_id] = episode
@@ -121,8 +124,7 @@ def _take(session: AsyncSession, memory: _Memory, sighting: Sighting) -> Seen:
         return _clear(session, memory, sighting, known, where)
     if known is not None:
         _learn(known, sighting, now)
-        listed = sighting.source == "poll" and known.cleared_seen is not None
-        if listed and known.cleared_seen is not None and now - known.cleared_seen > STILL_LISTED:
+        if sighting.source == "poll" and known.cleared_seen is not None and now - known.cleared_seen > STILL_LISTED:
             known = None
         elif known.cleared_seen is not None or known.episode_id is not None:
             again = "was cleared already" if known.cleared_seen else "is known"

@@ -118,6 +118,7 @@ async def prune(session: AsyncSession, now: datetime) -> None:
     await session.execute(delete(ObservationRow).where(ObservationRow.at < now - KEPT))
     await session.execute(delete(Rejection).where(Rejection.last < now - KEPT))
     await session.execute(delete(Message).where(Message.at < now - KEPT))
+    await session.execute(delete(SourceRow).where(SourceRow.heard < now - KEPT))  # a sender's address may be forged
     await session.execute(delete(IntakeRow).where(IntakeRow.alive < now - KEPT))
     # By their ids, for many may be of the same moment.
     kept = select(Rejection.id).order_by(Rejection.last.desc(), Rejection.id).limit(MOST_REJECTIONS)

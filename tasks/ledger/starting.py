@@ -48,13 +48,14 @@ async def start_again(session: AsyncSession, seen: Episode, now: datetime, *, sa
     """The episode's run is dead, and changed nothing: it needs one again. False: it is no longer as it was seen.
 
     Args:
-        same_run: the run exists and is scheduled anew; else the episode gets the next number.
+        same_run: the run (`holder`, else `run`) exists and is scheduled anew; else the episode gets the next number.
     """
     row = await _still(session, seen)
     if row is None:
         return False
     if same_run:
-        row.state, row.raised, row.holder, row.lease, row.runs = "raised", now, None, None, row.runs + 1
+        row.run, row.runs = row.holder or row.run, row.runs + 1  # a person's run may have held it
+        row.state, row.raised, row.holder, row.lease = "raised", now, None, None
     else:
         runs = row.runs
         needs_a_run(row, now)

@@ -28,7 +28,7 @@ MOST_P99 = {"syslog": 0.2, "webhook": 0.1}
 def main() -> int:
     """Measure and show; 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60, help="how long each load lasts")
+    parser.add_argument("--seconds", type=float, default=60, help="how long each load lasts; 0: none")
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
     parser.add_argument("--alarms", type=int, default=300, help="for the comparison with plain Prefect; 0: none")
     parser.add_argument("--burst", type=int, default=1000, help="clusters that alarm at once; 0: none")
@@ -40,7 +40,9 @@ def main() -> int:
         chosen.seconds, chosen.alarms, chosen.burst = 5.0, 30, 100
     databases = ("sqlite", "postgresql") if chosen.database == "both" else (chosen.database,)
     with tempfile.TemporaryDirectory(prefix="runbooks-bench-") as folder:
-        measured = asyncio.run(loads(Path(folder), databases, chosen.seconds))
+        for name in (*databases, "ours", "peer", "burst"):
+            Path(folder, name).mkdir()
+        measured = asyncio.run(loads(Path(folder), databases, chosen.seconds)) if chosen.seconds else []
         compared = asyncio.run(episodes(Path(folder), chosen.alarms, chosen.burst, chosen.patience))
     if chosen.json:
         found = {
@@ -81,7 +83,9 @@ async def episodes(folder: Path, alarms: int, clusters: int, patience: float) ->
         found += await compare(folder, alarms, patience)
     if clusters:
         found.append(await burst(folder, clusters, patience))
-    table = Table("who", "alarms", "deliveries", "one run", "none", "several", "runs", "first s", "last s", title="Runs")
+    table = Table(
+        "who", "alarms", "deliveries", "one run", "none", "several", "runs", "first s", "last s", title="Runs"
+    )
     for each in found:
         counts = (each.alarms, each.deliveries, each.one, each.none, each.several, each.runs)
         table.add_row(each.who, *map(str, counts), f"{each.first:.1f}", f"{each.last:.1f}")

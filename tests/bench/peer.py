@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
-import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
@@ -176,7 +175,6 @@ async def _make_blocks(client: PrefectClient, clusters: int) -> None:
 @asynccontextmanager
 async def _prefect(folder: Path) -> AsyncIterator[str]:
     """A fresh server with our deployments and no worker, for runs are only counted; yields its API URL."""
-    folder.mkdir()
     async with prefect_server(folder) as api:
         with temporary_settings({PREFECT_API_URL: api, PREFECT_HOME: folder / "prefect"}):
             async with get_client() as client:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -69,16 +68,19 @@ def environment(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-@asynccontextmanager
-async def intake_process(folder: Path, ledger_url: str, api: str = NOWHERE) -> AsyncIterator[Intake]:
-    """`runbooks intake` with webhook and syslog on free ports, its log in the folder."""
-    folder.mkdir(exist_ok=True)
-    http, syslog = free_port(), free_port()
+def _configure(folder: Path, http: int, syslog: int) -> None:
     (folder / "token").write_text(TOKEN)
     (folder / "intake.toml").write_text(
         f"[http]\nport = {http}\n[syslog]\nport = {syslog}\nprotocols = ['tcp']\n"
         f"[webhook]\ntoken_file = '{folder / 'token'}'\n[polling]\nenabled = false\n"
     )
+
+
+@asynccontextmanager
+async def intake_process(folder: Path, ledger_url: str, api: str = NOWHERE) -> AsyncIterator[Intake]:
+    """`runbooks intake` with webhook and syslog on free ports, its log in the folder."""
+    http, syslog = free_port(), free_port()
+    _configure(folder, http, syslog)
     with environment(RUNBOOKS_HOME=str(folder), RUNBOOKS_LEDGER_URL=ledger_url):
         command = (*RUNBOOKS, "intake", "--config", str(folder / "intake.toml"))
         async with python_process(command, folder, "intake", api, grace=10) as process:
@@ -103,7 +105,6 @@ async def upgrade(folder: Path, ledger_url: str) -> None:
     Raises:
         RuntimeError: it failed; carries its last words.
     """
-    folder.mkdir(exist_ok=True)
     with environment(RUNBOOKS_HOME=str(folder), RUNBOOKS_LEDGER_URL=ledger_url):
         async with python_process((*RUNBOOKS, "ledger", "upgrade"), folder, "upgrade", NOWHERE) as process:
             if await process.wait():
@@ -117,16 +118,14 @@ async def postgresql() -> AsyncIterator[str]:
     Raises:
         RuntimeError: it is not installed, or does not come up.
     """
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not programs:
-        raise RuntimeError("PostgreSQL is not installed (Debian package postgresql): use --database sqlite")
+    bin_ = _programs()
     user: dict[str, Any] = {}
     folder = Path(tempfile.mkdtemp(prefix="runbooks-postgresql-"))
     if os.getuid() == 0:  # as which PostgreSQL does not run
         postgres = pwd.getpwnam("postgres")
         user = {"user": postgres.pw_uid, "group": postgres.pw_gid, "extra_groups": []}
         os.chown(folder, postgres.pw_uid, postgres.pw_gid)
-    port, bin_, data = free_port(), programs[-1], folder / "data"
+    port, data = free_port(), folder / "data"
     options = ("-D", str(data), "-U", "bench", "-A", "trust", "-E", "UTF8", "--locale=C")
     try:
         with (folder / "server.log").open("wb") as log:
@@ -141,7 +140,7 @@ async def postgresql() -> AsyncIterator[str]:
             )
         url = f"postgresql://bench@{LOOPBACK}:{port}/postgres"
         try:
-            while not await _listens(url):
+            while not await _listens(bin_, port):
                 if server.returncode is not None:
                     raise RuntimeError(f"PostgreSQL ended: {last_words(folder, 'server')}")
                 await asyncio.sleep(0.2)
@@ -153,10 +152,15 @@ async def postgresql() -> AsyncIterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _listens(url: str) -> bool:
-    try:
-        connection = await asyncpg.connect(url)
-    except (OSError, asyncpg.PostgresError):
-        return False
-    await connection.close()
-    return True
+def _programs() -> Path:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not found:
+        raise RuntimeError("PostgreSQL is not installed (Debian package postgresql): use --database sqlite")
+    return found[-1]
+
+
+async def _listens(programs: Path, port: int) -> bool:
+    asked = await asyncio.create_subprocess_exec(
+        programs / "pg_isready", "-q", "-h", LOOPBACK, "-p", str(port), "-U", "bench", "-d", "postgres"
+    )
+    return await asked.wait() == 0

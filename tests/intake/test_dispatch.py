@@ -1,347 +1,304 @@
-"""Alarms as syslog lines against a real Prefect server: which flow runs there are afterwards, and what was said."""
+"""Episodes against a real Prefect server: which flow runs there are afterwards, whatever happens in between."""
 
 import asyncio
-import itertools
-import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC
+import logging
 from pathlib import Path
-from string import Template as Format
 
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
-from prefect.states import Completed, Running
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.states import AwaitingRetry, Running
+from sqlalchemy import URL
 
-from deployments.intake.dispatch import Dispatched
-from deployments.intake.receive import receive, receiver
-from deployments.intake.syslog import DEFAULT_TEMPLATE, Template
-from tasks.blocks import Cloud, Cluster, Manager
+from deployments.intake.dispatch import Dispatcher
+from deployments.intake.metrics import Metrics
+from deployments.intake.prefect_server import PrefectAway
+from tasks import waits
+from tasks.ledger.database import DRIVERS, Ledger, open_ledger
+from tasks.ledger.episodes import Asking, Holding, claim
+from tasks.ledger.tables import Cluster
+from tests.intake.standing import a_cluster, eventually, rows, runs_of, seen, told, wire
 
-pytestmark = [pytest.mark.server, pytest.mark.anyio]
+pytestmark = [pytest.mark.server, pytest.mark.anyio, pytest.mark.usefixtures("deployed")]
 
-ROOT = Path(__file__).parents[2]
 JINJA = '{"__prefect_kind": "jinja", "template": "{{ 7 * 7 }}"}'
-ADVICE = "name it in the source field of exactly one MRS Cluster block"
-FIELDS = {
-    "id": "12110",
-    "name": "Failed to get ECS temporary AK/SK",
-    "serialNo": "4711",
-    "category": "0",
-    "occurTime": "2026-11-22 13:47:42",
-    "clearTime": "--",
-    "isAutoClear": "1",
-    "locationInfo": "Source=${dn};ServiceName=Meta;RoleName=Meta;HostName=node-master1",
-    "clearType": "-1",
-    "level": "2",
-    "cause": "",
-    "additionalInfo": "",
-    "object": "",
-}
-_numbers = itertools.count(1)
+CREATE = b"/create_flow_run"
 
 
-@dataclass(frozen=True)
-class Known:
-    """A cluster with a block of its own: the block's name, the name alarms report, its id."""
-
-    block: str
-    source: str
-    cluster_id: str
-
-    def line(self, **changes: str) -> bytes:
-        """The line of its alarm, some fields changed."""
-        return line(self.source, **changes)
+async def raised(ledger: Ledger, cluster: Cluster, *hosts: str) -> str:
+    """Alarms of these hosts of a cluster were taken in just now; returns their episode."""
+    found = await seen(ledger, cluster, *(told(host=host, serial=host) for host in hosts or ("node-master1",)))
+    return found[0].episode
 
 
-def line(source: str, **changes: str) -> bytes:
-    """The syslog line of a raised ALM-12110 of a cluster, some fields changed."""
-    fields = Format(DEFAULT_TEMPLATE).substitute({"dn": source, **FIELDS, **changes})
-    return f"<134>Nov 22 13:47:42 oms1 MRS Manager: {fields.replace('${dn}', source)}".encode()
+async def cleared(ledger: Ledger, cluster: Cluster, host: str = "node-master1") -> None:
+    """The alarm of the host was cleared just now."""
+    await seen(ledger, cluster, told("cleared", host=host, serial=host))
 
 
-def cluster_block(source: str, cluster_id: str) -> Cluster:
-    """A cluster's block; nothing is ever called at its addresses."""
-    nowhere = "http://127.0.0.1:9"
-    cloud = Cloud(
-        project_id="p",
-        domain_id="d",
-        mrs_url=nowhere,
-        ecs_url=nowhere,
-        iam_url=nowhere,
-        access_key="AK",
-        secret_key="secret-of-the-cloud",
-    )
-    manager = Manager(url=nowhere, user="runbooks", password="secret-of-the-manager")
-    return Cluster(cluster_id=cluster_id, source=source, manager=manager, cloud=cloud)
+async def held(ledger: Ledger, cluster: Cluster, run: FlowRun) -> None:
+    """The run has taken the cluster's episode."""
+    async with ledger.writing() as session:
+        asking = Asking(str(run.id), "a link", automated=True)
+        holding = await claim(session, cluster.cluster_id, cluster.name, "12110", asking, waits.now())
+    assert isinstance(holding, Holding)
 
 
-@pytest.fixture
-async def client(prefect_server: str) -> AsyncIterator[PrefectClient]:
-    """A client of the server."""
-    async with get_client() as opened:
-        yield opened
+def episodes(file: Path) -> list[tuple[str, int, str | None, int, int]]:
+    """Id, number, run, how often it was started and whether a clear waits, of every episode."""
+    found = rows(file, "SELECT id, n, run, runs, wake FROM episodes ORDER BY cluster")
+    return [(row[0], row[1], row[2], row[3], row[4]) for row in found]
 
 
-@pytest.fixture(scope="module")
-def deployed(prefect_server: str) -> None:
-    """The deployments of prefect.yaml, made as its first lines say."""
-    pool = ("work-pool", "create", "--type", "process", "mrs-runbooks", "--overwrite")
-    deploy = ("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
-    environment = {**os.environ, "PREFECT_API_URL": prefect_server, "PREFECT_HOME": str(PREFECT_HOME.value())}
-    for command in (pool, deploy):
-        prefect = [sys.executable, "-m", "prefect", *command]
-        subprocess.run(prefect, cwd=ROOT, env=environment, check=True, capture_output=True)
-
-
-@pytest.fixture
-async def known(client: PrefectClient, deployed: None) -> Known:
-    """A cluster that no other test knows."""
-    number = next(_numbers)
-    found = Known(f"intake-{number}", f"prod {number}", f"00000000-0000-4000-8000-{number:012}")
-    await cluster_block(found.source, found.cluster_id).save(found.block)
-    return found
-
-
-async def runs_of(client: PrefectClient, tag: str) -> list[FlowRun]:
-    """All flow runs with this tag."""
-    return await client.read_flow_runs(flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[tag])))
-
-
-async def all_runs(client: PrefectClient) -> int:
-    """How many flow runs there are at all."""
-    response = await client.request("POST", "/flow_runs/count", json={})
-    return int(response.json())
-
-
-def said(dispatched: Dispatched) -> tuple[str, str]:
-    """What became of a line, and why."""
-    return dispatched.what, dispatched.why
-
-
-async def test_a_raised_alarm_starts_one_run_of_the_runbook(client: PrefectClient, known: Known) -> None:
-    """A raised alarm is one run of `alm-12110/from-alarms`: for its cluster, no dry run, tagged, named, keyed."""
-    dispatched = await receive(client, known.line(), "10.0.0.1", Template())
-    assert said(dispatched) == ("started", f"ALM-12110 {known.block} was started for node-master1")
-    (run,) = await runs_of(client, f"cluster:{known.block}")
+async def test_an_episode_is_one_run_of_the_runbook(client: PrefectClient, ledger: Ledger, ledger_file: Path) -> None:
+    """An episode is one run of `alm-12110/from-alarms`: for its cluster, no dry run, tagged, named, keyed."""
+    cluster, metrics = a_cluster(), Metrics()
+    episode = await raised(ledger, cluster, "node-master1", "node-core1")
+    assert not await Dispatcher(ledger, metrics).dispatch(client)
+    (run,) = await runs_of(client, f"episode:{episode}")
     deployment = await client.read_deployment_by_name("alm-12110/from-alarms")
     assert (run.deployment_id, run.parameters, set(run.tags), run.name, run.idempotency_key) == (
         deployment.id,
-        {"cluster": known.block, "dry_run": False},
-        {"mrs", "alarm:12110", f"cluster:{known.block}", "host:node-master1"},
-        f"ALM-12110 {known.block}",
-        f"{known.cluster_id}/12110/node-master1/4711/2026-11-22T13:47:42+00:00",
+        {"cluster": cluster.name, "dry_run": False},
+        {
+            "mrs",
+            "started-by:alarm",
+            "alarm:12110",
+            f"cluster:{cluster.name}",
+            f"episode:{episode}",
+            "host:node-core1",
+            "host:node-master1",
+        },
+        f"ALM-12110 {cluster.name}",
+        f"{episode}:1",
+    )
+    assert episodes(ledger_file) == [(episode, 1, str(run.id), 1, 0)]
+    count = metrics.registry.get_sample_value
+    assert count("runbooks_intake_runs_started_total", {"how": "created"}) == 1
+    assert count("runbooks_intake_dispatch_lag_seconds_count") == 1
+
+
+async def test_a_second_look_starts_nothing(client: PrefectClient, ledger: Ledger, ledger_file: Path) -> None:
+    """An episode that has its run gets no second one, nor does another host's alarm that joins it."""
+    cluster, dispatcher = a_cluster(), Dispatcher(ledger, Metrics())
+    episode = await raised(ledger, cluster)
+    await dispatcher.dispatch(client)
+    await raised(ledger, cluster, "node-core1")
+    await dispatcher.dispatch(client)
+    (run,) = await runs_of(client, f"cluster:{cluster.name}")
+    assert episodes(ledger_file) == [(episode, 1, str(run.id), 1, 0)]
+
+
+async def test_two_dispatchers_make_one_run(client: PrefectClient, ledger: Ledger, ledger_file: Path) -> None:
+    """Two dispatchers that see the same episodes at the same time make one run of each, which both find."""
+    clusters = [a_cluster() for _ in range(5)]
+    started = [await raised(ledger, cluster) for cluster in clusters]
+    url = URL.create(DRIVERS["sqlite"], database=str(ledger_file))
+    async with open_ledger(url) as other, get_client() as others:
+        await asyncio.gather(
+            Dispatcher(ledger, Metrics()).dispatch(client), Dispatcher(other, Metrics()).dispatch(others)
+        )
+    runs = [await runs_of(client, f"cluster:{cluster.name}") for cluster in clusters]
+    assert [len(each) for each in runs] == [1] * 5
+    assert sorted(episodes(ledger_file)) == sorted(
+        (episode, 1, str(run.id), 1, 0) for episode, (run,) in zip(started, runs, strict=True)
     )
 
 
-async def test_the_same_line_twice_is_one_run(client: PrefectClient, known: Known) -> None:
-    """A line that comes again joins the run while it is alive, and is only noted once that has ended."""
-    first = await receive(client, known.line(), "10.0.0.1", Template())
-    again = await receive(client, known.line(), "10.0.0.1", Template())
-    assert said(again) == ("joined", f"ALM-12110 {known.block} is at work on {known.block} already")
-    assert first.flow_run is not None
-    assert again.flow_run is not None
-    assert first.flow_run.id == again.flow_run.id
-    await client.set_flow_run_state(first.flow_run.id, Completed(name="END"), force=True)
-    late = await receive(client, known.line(), "10.0.0.1", Template())
-    assert said(late) == ("noted", f"ALM-12110 {known.block} has ended (END) for this occurrence on node-master1")
-    assert [run.id for run in await runs_of(client, f"cluster:{known.block}")] == [first.flow_run.id]
-
-
-@pytest.mark.parametrize("name", ["JOINED", "Crashed"])
-async def test_an_occurrence_whose_run_did_nothing_is_started_anew(
-    client: PrefectClient, known: Known, name: str
-) -> None:
-    """A run that only joined another, or died, does not use its occurrence up: the next report starts a new one."""
-    first = await receive(client, known.line(), "10.0.0.1", Template())
-    assert first.flow_run is not None
-    await client.set_flow_run_state(first.flow_run.id, Completed(name=name), force=True)
-    again = await receive(client, known.line(), "10.0.0.1", Template())
-    assert again.what == "started"
-    assert len(await runs_of(client, f"cluster:{known.block}")) == 2
-
-
-async def test_a_second_host_joins_the_run_that_is_alive(client: PrefectClient, known: Known) -> None:
-    """The alarm of another host of the cluster joins the run at work on it; after that run it starts one of its own."""
-    other = known.line(serialNo="4712", locationInfo="Source=x;ServiceName=Meta;RoleName=Meta;HostName=node-core1")
-    first = (await receive(client, known.line(), "10.0.0.1", Template())).flow_run
-    assert first is not None
-    await client.set_flow_run_state(first.id, Running(), force=True)
-    joined = await receive(client, other, "10.0.0.1", Template())
-    assert (joined.what, joined.flow_run and joined.flow_run.id) == ("joined", first.id)
-    await client.set_flow_run_state(first.id, Completed(name="END"), force=True)
-    assert (await receive(client, other, "10.0.0.1", Template())).what == "started"
-    assert len(await runs_of(client, f"cluster:{known.block}")) == 2
-
-
-async def test_lines_that_arrive_at_the_same_time_are_one_run(client: PrefectClient, known: Known) -> None:
-    """Ten hosts whose alarms arrive at once, each by a connection of its own, are one run."""
-    on_line = receiver(Template(), UTC)
-    lines = [
-        known.line(serialNo=str(n), locationInfo=f"Source=x;ServiceName=Meta;RoleName=Meta;HostName=node-{n}")
-        for n in range(10)
-    ]
-    await asyncio.gather(*(on_line(each, "10.0.0.1") for each in lines))
-    assert len(await runs_of(client, f"cluster:{known.block}")) == 1
-
-
-async def test_a_format_that_tells_no_occurrences_apart_still_starts_a_run_each_time(
-    client: PrefectClient, known: Known
-) -> None:
-    """Without serial number and time in the line, the next alarm of a host is not taken for the one that ended."""
-    template = Template("${dn}|${id}|${category}|${locationInfo}")
-    location = "Source=x;ServiceName=Meta;RoleName=Meta;HostName=node-master1"
-    short = f"<134>MRS Manager: {known.source}|12110|0|{location}".encode()
-    first = await receive(client, short, "10.0.0.1", template)
-    assert first.flow_run is not None
-    await client.set_flow_run_state(first.flow_run.id, Completed(name="END"), force=True)
-    second = await receive(client, short, "10.0.0.1", template)
-    assert (first.what, second.what) == ("started", "started")
-    assert len(await runs_of(client, f"cluster:{known.block}")) == 2
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"category": "1", "clearTime": "2026-11-22 14:00:00", "clearType": "0"}, "ALM-12110 cleared on node-master1"),
-        ({"category": "2"}, "ALM-12110 event on node-master1"),
-    ],
-)
-async def test_a_clear_or_an_event_is_noted(
-    client: PrefectClient, known: Known, changes: Mapping[str, str], words: str
-) -> None:
-    """A cleared alarm and an event are noted and start nothing."""
-    before = await all_runs(client)
-    assert said(await receive(client, known.line(**changes), "10.0.0.1", Template())) == ("noted", words)
-    assert await all_runs(client) == before
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        (
-            {"dn": "nobody"},
-            f"no cluster block has the name 'nobody' as its source: {ADVICE}",
-        ),
-        (
-            {"id": "45192"},
-            "there is no runbook for alarm 45192 of '${dn}', only for 12110: see its page, or do not send it here",
-        ),
-        (
-            {"locationInfo": ""},
-            "ALM-12110 of '${dn}' comes without a host: put ${locationInfo} in the format on Manager, or start the "
-            "runbook by hand",
-        ),
-        (
-            {"locationInfo": "Source=x;HostName="},
-            "location without a host in field locationInfo: expected HostName=... among its parts, got "
-            "'Source=x;HostName='",
-        ),
-        (
-            {"category": "9"},
-            "unknown code in field category: expected one of 0, 1, 2, got '9'",
-        ),
-    ],
-    ids=["unknown cluster", "no runbook", "no location", "no host", "malformed"],
-)
-async def test_what_cannot_be_followed_is_rejected_in_one_sentence(
-    client: PrefectClient, known: Known, changes: Mapping[str, str], words: str
-) -> None:
-    """A line that names no cluster, runbook or host of ours is rejected: what, where, what to do; nothing starts."""
-    before = await all_runs(client)
-    dispatched = await receive(client, known.line(**changes), "10.0.0.1", Template())
-    assert said(dispatched) == ("rejected", words.replace("${dn}", known.source))
-    assert await all_runs(client) == before
-
-
-async def test_a_name_that_two_clusters_have_is_rejected(client: PrefectClient, known: Known) -> None:
-    """Where two blocks have one source, neither is guessed."""
-    await cluster_block(known.source, "another").save(f"{known.block}-twin")
-    before = await all_runs(client)
-    words = f"2 cluster blocks have the name {known.source!r} as its source: {ADVICE}"
-    assert said(await receive(client, known.line(), "10.0.0.1", Template())) == ("rejected", words)
-    assert await all_runs(client) == before
+async def test_the_next_number_is_the_next_run(client: PrefectClient, ledger: Ledger, ledger_file: Path) -> None:
+    """An episode that needs a run once more gets another one, under the key of its next number."""
+    cluster, dispatcher = a_cluster(), Dispatcher(ledger, Metrics())
+    episode = await raised(ledger, cluster)
+    await dispatcher.dispatch(client)
+    rows(ledger_file, "UPDATE episodes SET n = 2, run = NULL, runs = 0")
+    await dispatcher.dispatch(client)
+    runs = await runs_of(client, f"episode:{episode}")
+    assert {run.idempotency_key for run in runs} == {f"{episode}:1", f"{episode}:2"}
 
 
 @pytest.mark.parametrize("text", [JINJA, "{{ 7 * 7 }}", "$(id)", "'; drop table flow_run; --"])
-async def test_an_alarm_s_text_stays_text(client: PrefectClient, known: Known, text: str) -> None:
+async def test_an_alarm_s_text_stays_text(client: PrefectClient, ledger: Ledger, text: str) -> None:
     """Text that looks like a template or a command is carried as it is and starts nothing but the one run."""
-    before = await all_runs(client)
-    host = text.replace(",", "").replace(";", "")
-    location = f"Source=x;ServiceName=Meta;RoleName=Meta;HostName={host}"
-    changes = {"name": text, "serialNo": text, "locationInfo": location, "cause": text, "object": text}
-    assert (await receive(client, known.line(**changes), "10.0.0.1", Template())).what == "started"
-    (run,) = await runs_of(client, f"cluster:{known.block}")
-    assert (run.parameters, set(run.tags), run.idempotency_key) == (
-        {"cluster": known.block, "dry_run": False},
-        {"mrs", "alarm:12110", f"cluster:{known.block}", f"host:{host}"},
-        f"{known.cluster_id}/12110/{host}/{text}/2026-11-22T13:47:42+00:00",
-    )
-    assert await all_runs(client) == before + 1
+    cluster = a_cluster()
+    await raised(ledger, cluster, text)
+    await Dispatcher(ledger, Metrics()).dispatch(client)
+    (run,) = await runs_of(client, f"cluster:{cluster.name}")
+    assert run.parameters == {"cluster": cluster.name, "dry_run": False}
+    assert f"host:{text}" in run.tags
 
 
-@pytest.mark.parametrize("text", [JINJA, "{{ 7 * 7 }}"])
-async def test_a_cluster_s_name_that_is_a_template_names_no_cluster(
-    client: PrefectClient, known: Known, text: str
-) -> None:
-    """A template as the cluster's name is looked up as it is, and rejected."""
-    words = f"no cluster block has the name {text!r} as its source: {ADVICE}"
-    location = "ServiceName=Meta;RoleName=Meta;HostName=node-master1"
-    assert said(await receive(client, line(text, locationInfo=location), "10.0.0.1", Template())) == ("rejected", words)
+async def test_a_cluster_s_name_that_is_a_template_stays_text(client: PrefectClient, ledger: Ledger) -> None:
+    """A block's name that looks like a template reaches the run as it is."""
+    cluster = a_cluster("{{ 7 * 7 }}")
+    episode = await raised(ledger, cluster)
+    await Dispatcher(ledger, Metrics()).dispatch(client)
+    (run,) = await runs_of(client, f"episode:{episode}")
+    assert (run.parameters["cluster"], run.name) == ("{{ 7 * 7 }}", "ALM-12110 {{ 7 * 7 }}")
+
+
+async def test_two_hundred_hosts_are_ten_tags(client: PrefectClient, ledger: Ledger) -> None:
+    """The run of an episode of two hundred hosts names ten of them in its tags."""
+    cluster = a_cluster()
+    await raised(ledger, cluster, *(f"node-{n:03}" for n in range(200)))
+    await Dispatcher(ledger, Metrics()).dispatch(client)
+    (run,) = await runs_of(client, f"cluster:{cluster.name}")
+    assert sorted(tag for tag in run.tags if tag.startswith("host:")) == [f"host:node-{n:03}" for n in range(10)]
 
 
 async def test_a_prefect_that_is_down_is_waited_for(
-    client: PrefectClient, known: Known, prefect_server: str, caplog: pytest.LogCaptureFixture
+    client: PrefectClient, prefect_server: str, ledger: Ledger, ledger_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A line that comes while no server answers starts its run once one does; the log says so; no secret is read."""
-    warning = "Prefect does not take it (All connection attempts failed): what was received waits and is tried again"
-    asked = bytearray()
-    upstream = int(prefect_server.removesuffix("/api").rpartition(":")[2])
+    """What is taken in while no server answers starts its runs once one does, nothing twice; it is said once."""
+    clusters, dispatcher = [a_cluster() for _ in range(3)], Dispatcher(ledger, Metrics())
+    for cluster in clusters:
+        await raised(ledger, cluster)
+    async with wire(prefect_server, cut=True) as laid:
+        running = asyncio.create_task(dispatcher.run())
 
-    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65536):
-                writer.write(data)
-        finally:
-            writer.close()
+        async def troubled() -> bool:
+            return bool(dispatcher.trouble)
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", upstream)
-        asked.extend(first := await reader.read(65536))
-        up_writer.write(first)
-        await asyncio.gather(forward(reader, up_writer), forward(up_reader, writer))
+        await eventually(troubled)
+        assert dispatcher.trouble == "Prefect cannot be reached (All connection attempts failed)"
+        assert [await runs_of(client, f"cluster:{cluster.name}") for cluster in clusters] == [[], [], []]
+        await laid.up()
 
-    closed = await asyncio.start_server(connected, "127.0.0.1", 0)
-    port = closed.sockets[0].getsockname()[1]
-    closed.close()
-    await closed.wait_closed()
-    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
-        waiting = asyncio.ensure_future(receiver(Template(), UTC)(known.line(), "10.0.0.1"))
-        for _ in range(200):
-            if warning in caplog.messages:
-                break
-            await asyncio.sleep(0.1)
-        assert not waiting.done()
-        assert await runs_of(client, f"cluster:{known.block}") == []
-        async with await asyncio.start_server(connected, "127.0.0.1", port):
-            await asyncio.wait_for(waiting, 30)
-    assert len(await runs_of(client, f"cluster:{known.block}")) == 1
-    warnings = [record for record in caplog.records if record.levelname == "WARNING" and record.name != "stamina"]
-    assert {record.message for record in warnings} == {warning}
-    assert b"include_secrets=false" in asked
+        async def drained() -> bool:
+            return all(run for _, _, run, _, _ in episodes(ledger_file))
+
+        await eventually(drained)
+        await asyncio.sleep(1.2)  # another look
+        running.cancel()
+        await asyncio.wait([running])
+    runs = [await runs_of(client, f"cluster:{cluster.name}") for cluster in clusters]
+    assert [len(each) for each in runs] == [1, 1, 1]
+    assert dispatcher.trouble == ""
+    warnings = [each.message for each in caplog.records if each.levelno == logging.WARNING and "runbooks" in each.name]
+    assert warnings == [
+        "no run can be started now, all that was accepted waits: "
+        "Prefect cannot be reached (All connection attempts failed)"
+    ]
 
 
-async def test_a_missing_deployment_is_rejected_and_said(client: PrefectClient, known: Known) -> None:
-    """Where nothing is deployed, the line is rejected with what to do, and the intake goes on."""
-    deployment = await client.read_deployment_by_name("alm-12110/from-alarms")
-    await client.delete_deployment(deployment.id)
-    words = (
-        f"there is no deployment 'alm-12110/from-alarms', so nothing was started for node-master1 of {known.block}: "
-        "deploy deployments/prefect.yaml and start the runbook by hand"
-    )
-    assert said(await receive(client, known.line(), "10.0.0.1", Template())) == ("rejected", words)
+async def test_a_lost_answer_makes_no_second_run(
+    client: PrefectClient, prefect_server: str, ledger: Ledger, ledger_file: Path
+) -> None:
+    """Where Prefect made the run and its answer was lost, the next look finds this run and makes no other."""
+    cluster, dispatcher = a_cluster(), Dispatcher(ledger, Metrics())
+    episode = await raised(ledger, cluster)
+    async with wire(prefect_server) as laid:
+        laid.deaf_to[CREATE] = 1
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            async with get_client() as wired:
+                with pytest.raises(PrefectAway, match="cannot be reached"):
+                    await dispatcher.dispatch(wired)
+                (run,) = await runs_of(client, f"cluster:{cluster.name}")
+                assert episodes(ledger_file) == [(episode, 1, None, 0, 0)]
+                await dispatcher.dispatch(wired)
+    assert [each.id for each in await runs_of(client, f"cluster:{cluster.name}")] == [run.id]
+    assert episodes(ledger_file) == [(episode, 1, str(run.id), 1, 0)]
+
+
+@pytest.mark.parametrize("status", [503, 500, 429, 401])
+async def test_a_refusal_that_passes_is_retried(
+    prefect_server: str, client: PrefectClient, ledger: Ledger, status: int
+) -> None:
+    """A 5xx, a 429 and a login that is refused leave the episode for the next look, which starts its run."""
+    cluster, dispatcher = a_cluster(), Dispatcher(ledger, Metrics())
+    await raised(ledger, cluster)
+    async with wire(prefect_server) as laid:
+        laid.refuses[CREATE] = (status, 1)
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            async with get_client() as wired:
+                with pytest.raises(PrefectAway, match=f"Prefect answers {status}"):
+                    await dispatcher.dispatch(wired)
+                assert await runs_of(client, f"cluster:{cluster.name}") == []
+                await dispatcher.dispatch(wired)
+    assert len(await runs_of(client, f"cluster:{cluster.name}")) == 1
+
+
+async def test_a_clear_wakes_the_run_that_waits(client: PrefectClient, ledger: Ledger, ledger_file: Path) -> None:
+    """A run that waits for a clear is due at once when it comes, and it is woken once."""
+    cluster, dispatcher = a_cluster(), Dispatcher(ledger, Metrics())
+    episode = await raised(ledger, cluster)
+    await dispatcher.dispatch(client)
+    (run,) = await runs_of(client, f"cluster:{cluster.name}")
+    await held(ledger, cluster, run)
+    later = waits.now().replace(year=2099)
+    await client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=later), force=True)
+    await cleared(ledger, cluster)
+    assert episodes(ledger_file) == [(episode, 1, str(run.id), 1, 1)]
+    await dispatcher.dispatch(client)
+    state = (await client.read_flow_run(run.id)).state
+    assert state is not None
+    assert state.name == "AwaitingRetry"
+    assert state.state_details.scheduled_time is not None
+    assert abs((state.state_details.scheduled_time - waits.now()).total_seconds()) < 30
+    assert episodes(ledger_file) == [(episode, 1, str(run.id), 1, 0)]
+    await dispatcher.dispatch(client)
+    again = (await client.read_flow_run(run.id)).state
+    assert again is not None
+    assert again.id == state.id
+
+
+async def test_a_clear_leaves_a_run_at_work_alone(client: PrefectClient, ledger: Ledger, ledger_file: Path) -> None:
+    """A run at work is not touched by a clear: it reads the ledger itself before it waits."""
+    cluster, dispatcher = a_cluster(), Dispatcher(ledger, Metrics())
+    episode = await raised(ledger, cluster)
+    await dispatcher.dispatch(client)
+    (run,) = await runs_of(client, f"cluster:{cluster.name}")
+    await client.set_flow_run_state(run.id, Running(), force=True)
+    await held(ledger, cluster, run)
+    before = (await client.read_flow_run(run.id)).state
+    await cleared(ledger, cluster)
+    await dispatcher.dispatch(client)
+    after = (await client.read_flow_run(run.id)).state
+    assert before is not None
+    assert after is not None
+    assert (after.id, after.name) == (before.id, "Running")
+    assert episodes(ledger_file) == [(episode, 1, str(run.id), 1, 0)]
+
+
+async def test_a_clear_for_a_run_that_was_deleted(client: PrefectClient, ledger: Ledger, ledger_file: Path) -> None:
+    """Where the run that holds the episode was deleted, its clear is passed on to nobody, and the dispatcher lives."""
+    cluster, dispatcher = a_cluster(), Dispatcher(ledger, Metrics())
+    episode = await raised(ledger, cluster)
+    await dispatcher.dispatch(client)
+    (run,) = await runs_of(client, f"cluster:{cluster.name}")
+    await held(ledger, cluster, run)
+    await client.delete_flow_run(run.id)
+    await cleared(ledger, cluster)
+    assert not await dispatcher.dispatch(client)
+    assert episodes(ledger_file) == [(episode, 1, str(run.id), 1, 0)]
+
+
+async def test_a_missing_deployment_is_said_and_tried_again(
+    client: PrefectClient, ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where nothing is deployed the log says what to do; once it is deployed the run starts, and not much is asked."""
+    cluster, metrics = a_cluster(), Metrics()
+    episode = await raised(ledger, cluster)
+    old = await client.read_deployment_by_name("alm-12110/from-alarms")
+    await client.delete_deployment(old.id)
+    try:
+        dispatcher = Dispatcher(ledger, metrics)
+        for _ in range(2):  # the second time it is put off
+            assert not await dispatcher.dispatch(client)
+        words = "there is no deployment 'alm-12110/from-alarms': deploy deployments/prefect.yaml"
+        said = [each.message for each in caplog.records if each.levelno == logging.ERROR and "runbooks" in each.name]
+        assert said == [f"episode {episode} of {cluster.name} has no run, it is tried again: {words}"]
+        count = metrics.registry.get_sample_value
+        assert count("runbooks_intake_dispatch_errors_total", {"kind": "refused"}) == 1
+        assert count("runbooks_intake_unstarted_episodes") == 1
+    finally:
+        await client.create_deployment(
+            flow_id=old.flow_id,
+            name="from-alarms",
+            entrypoint=old.entrypoint,
+            parameters=old.parameters,
+            tags=old.tags,
+            work_pool_name=old.work_pool_name,
+        )
+    await Dispatcher(ledger, metrics).dispatch(client)
+    assert len(await runs_of(client, f"cluster:{cluster.name}")) == 1

@@ -18,6 +18,7 @@ from tasks.ledger.database import open_ledger, unchecked_ledger, upgrade_schema
 from tasks.ledger.tables import Episode, ObservationRow, Occurrence
 from tests.bench.fleet import Alarm, body_of, know, raises, settings_of
 from tests.bench.senders import LOOPBACK, TOKEN, Poster
+from tests.intake.conftest import until
 from tests.intake.killed import killable
 
 pytestmark = [pytest.mark.anyio, pytest.mark.command]
@@ -90,12 +91,15 @@ async def test_kill(url: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         await upgrade_schema(ledger)
         await know(ledger, CLUSTERS)
     senders, pending = Senders(random.Random(12110)), [list[list[Alarm]]() for _ in range(WEBHOOK_SENDERS)]
-    for _ in range(KILLS):
+    for n in range(KILLS):
+        before = len(senders.acked)
         async with asyncio.TaskGroup() as group, killable(settings, url, tmp_path / "prefect") as ports:
             for mine in pending:
                 group.create_task(senders.post(Poster(ports["http"]), mine))
             group.create_task(senders.syslog(ports["tcp"]))
-            await asyncio.sleep(senders.chance.uniform(0.05, 1.0))
+            if n % 4:  # else it is killed while it starts, or with its first alarms
+                await until(lambda: len(senders.acked) > before, seconds=30)  # noqa: B023 - called within this round
+            await asyncio.sleep(senders.chance.uniform(0, 0.5))
     async with killable(settings, url, tmp_path / "prefect") as ports:
         poster = Poster(ports["http"])
         for [unanswered] in pending:
@@ -115,9 +119,10 @@ async def judge(url: URL, senders: Senders) -> None:
     of_serial = Counter(serial for serial, _, _ in rows)
     print(f"{KILLS} kills, {len(senders.acked)} acknowledged, {senders.cut} cut off, {senders.lines} lines sent")
     assert senders.cut >= KILLS  # else the kills hit an idle intake, and this proves nothing
+    assert len(senders.acked) >= KILLS
     assert [serial for serial, times in of_serial.items() if times > 1] == []
     assert senders.acked - of_serial.keys() == set()
-    assert [serial for serial, cluster, episode in rows if episodes.get(episode) != cluster] == []
+    assert [serial for serial, cluster, episode in rows if episodes.get(episode or "") != cluster] == []
     assert sorted(episodes.values()) == sorted(set(episodes.values()))
     assert observations is not None
     assert observations >= len(rows)

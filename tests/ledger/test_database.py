@@ -3,6 +3,8 @@
 import asyncio
 import sqlite3
 import stat
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, make_url, text
 from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks.errors import ConfigurationError, LedgerUnavailable
 from tasks.ledger.database import (
@@ -221,6 +224,17 @@ async def test_a_file_that_is_locked(tmp_path: Path) -> None:
         await _write(ledger)
 
 
+async def test_a_file_that_may_not_be_written(tmp_path: Path) -> None:
+    """A SQLite file that may only be read can be read, and is a ledger that does not answer to who writes."""
+    path = tmp_path / "ledger.db"
+    async with open_ledger(make_url(f"sqlite+aiosqlite:///{path}")) as ledger:
+        await _write(ledger)
+        async with open_ledger(make_url(f"sqlite+aiosqlite:///file:{path}?mode=ro&uri=true")) as read_only:
+            assert await _fetch(read_only, "SELECT count(*) FROM sources") == 1
+            with pytest.raises(LedgerUnavailable, match="attempt to write a readonly database"):
+                await _write(read_only, "192.0.2.1")
+
+
 @pytest.mark.parametrize("how", ["folder", "no database"])
 async def test_a_file_that_is_none(tmp_path: Path, how: str) -> None:
     """A path that is a folder or another file is a ledger that does not answer, and the file is left as it is."""
@@ -240,6 +254,24 @@ async def test_what_no_database_takes_is_not_unavailable(ledger: Ledger) -> None
     with pytest.raises(DBAPIError, match="0x00"):
         await _write(ledger, "a\0b")
     await _write(ledger, "ab")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["SELEC 1", "SELECT * FROM nowhere", "INSERT INTO sources (source) VALUES ('smn')"],
+    ids=["no SQL", "no such table", "a column that may not be empty"],
+)
+async def test_a_mistake_of_ours_is_not_unavailable(ledger: Ledger, statement: str) -> None:
+    """A statement that no database takes is an error of its own for readers and writers, on both databases."""
+    for using in (ledger.reading, ledger.writing):
+
+        async def execute(using: Callable[[], AbstractAsyncContextManager[AsyncSession]] = using) -> None:
+            async with using() as session:
+                await session.execute(text(statement))
+
+        with pytest.raises(DBAPIError):
+            await execute()
+    await _write(ledger)
 
 
 async def test_times_are_aware(ledger: Ledger) -> None:

@@ -339,6 +339,28 @@ async def test_a_relapse_knows_what_was_repaired(story: Story) -> None:
     assert await story.take("run-2") == Holding(episode, 2, ["node-1"], {"node-1": "1 2n 3n 4 5n 6y END"}, [])
 
 
+async def test_a_relapse_that_went_away_does_not_begin_the_page_anew(story: Story) -> None:
+    """A host that relapsed, was clear before a step was needed, and relapses again still comes with the first trace."""
+    episode = await _raise(story)
+    await story.end(await story.hold(), part("node-1", Outcome.END, "node-1", trace="1 2n 3y END"))
+    for n, run in ((2, "run-2"), (3, "run-3")):
+        story.later(MINUTE)
+        await story.see(told("raised", serial=f"s-{n}", occurred=story.now))
+        holding = await story.hold(run)
+        assert (holding.episode, holding.repaired) == (episode, {"node-1": "1 2n 3y END"})
+        await story.end(holding, part("node-1", Outcome.CLEARED, f"s-{n}"), outcome=Outcome.CLEARED)
+
+
+async def test_a_run_that_waited_for_days(story: Story) -> None:
+    """A run that ends long after its alarm was cleared still ends this alarm, and does not make another one of it."""
+    await _raise(story)
+    await story.hold()
+    await story.see(told("cleared", serial="node-1"))
+    story.later(100 * HOUR)
+    await story.end(await story.hold(), part("node-1", Outcome.CLEARED, "node-1"), outcome=Outcome.CLEARED)
+    assert await story.alarms() == [("node-1", "node-1", False, "CLEARED")]
+
+
 async def test_a_relapse_that_was_handed_over_is_not_repaired_any_more(story: Story) -> None:
     """A host whose relapse ended in a ticket is no longer taken for one that a step had repaired."""
     await _raise(story)

@@ -2,7 +2,9 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import permutations
 
 import pytest
 from sqlalchemy import update
@@ -136,6 +138,31 @@ async def test_two_sources_tell_of_one_alarm(story: Story) -> None:
     assert _changes(await story.see(told("raised", serial="s-1", occurred=precise), source="poll")) == [(False, False)]
     assert _changes(await story.see(told("cleared", serial="s-1"), source="smn")) == [(True, False)]
     assert await story.alarms() == [OVER]
+
+
+@pytest.mark.parametrize("second_tells", [("", NOW), ("s-1", NOW)], ids=["time only", "both"])
+async def test_two_sources_in_any_order(story: Story, second_tells: tuple[str, datetime]) -> None:
+    """Two sources, the first with serial numbers only, tell of one alarm in any order: in the end nothing is active."""
+    raises = [told("raised", "", "s-1"), told("raised", "", *second_tells)]
+    orders = list(permutations([*raises, *(replace(word, kind="cleared") for word in raises)]))
+    for turn in range(4):
+        await story.see(*(replace(words[turn], host=f"node-{n}") for n, words in enumerate(orders)))
+    assert [each.host for each in await story.occurrences() if each.cleared_seen is None] == []
+    assert await story.states() == [("raised", 1)]
+
+
+async def test_what_a_clear_tells_is_learned(story: Story) -> None:
+    """A raise that is known only by what its clear added is recognised after that clear."""
+    await story.see(told("raised", occurred=NOW), CLEAR)
+    assert _changes(await story.see(told("raised", serial="s-1"), source="smn")) == [(False, False)]
+    assert await story.alarms() == [OVER]
+
+
+async def test_a_repeated_clear_leaves_the_next_alarm_alone(story: Story) -> None:
+    """A clear that is delivered once more does not clear the host's next alarm, of which only the time is known."""
+    await story.see(RAISE, CLEAR, told("raised", occurred=NOW + HOUR))
+    assert _changes(await story.see(told("cleared", serial="s-1"))) == [(False, False)]
+    assert sorted(await story.alarms()) == [("node-1", "", True, ""), OVER]
 
 
 async def test_a_late_delivery_of_days_ago_is_recognised(story: Story) -> None:
@@ -347,6 +374,24 @@ async def test_an_emergency_joins_the_backlog(story: Story) -> None:
     await story.see(_raised("node-3"))
     await story.see(_raised("node-4", occurred=NOW - 3 * HOUR))
     assert ((await story.episode()).backlog, await story.states()) == ("", [("raised", 1)])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "backlog"),
+    [
+        (timedelta(0), 3 * HOUR, "the alarm was 3.0 hours old when it was first seen"),
+        (3 * HOUR, timedelta(0), ""),
+    ],
+    ids=["an old one", "a fresh one"],
+)
+async def test_the_next_run_is_for_the_alarm_that_needs_it(
+    story: Story, first: timedelta, second: timedelta, backlog: str
+) -> None:
+    """Whether the run after a repair may change something depends on the alarm that came then, not on those before."""
+    await story.see(_raised(occurred=NOW - first))
+    await story.end(await story.hold(), part("node-1", Outcome.END, "s-1"))
+    await story.see(_raised("node-2", "s-2", NOW - second))
+    assert ((await story.episode()).backlog, await story.states()) == (backlog, [("raised", 2)])
 
 
 async def test_a_trigger_asks_for_a_look(story: Story) -> None:

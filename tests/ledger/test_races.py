@@ -20,13 +20,31 @@ from tasks.ledger.tables import Cluster, Episode, ObservationRow, Occurrence
 from tests.ledger.conftest import ECS_KEYS, NOW, SECOND, Story, a_cluster, told
 
 pytestmark = pytest.mark.anyio
-OPENING = """
-import asyncio
+PROCESS = """
+import asyncio, sys
 from tasks.ledger.database import open_ledger
+from tasks.ledger.episodes import Asking, Holding, claim
+from tasks.ledger.observing import Sighting, observe
+from tests.ledger.conftest import ECS_KEYS, NOW, a_cluster, told
 
-async def main() -> None:
-    async with open_ledger() as ledger, ledger.writing():
-        pass
+CLUSTERS = [a_cluster(f"c-{n}") for n in range(5)]
+ALARMS = [
+    Sighting(told("raised", f"node-{n}", f"s-{n}", NOW), cluster, "syslog", "", "")
+    for cluster in CLUSTERS
+    for n in range(100)
+]
+
+async def main():
+    opened, held = 0, 0
+    async with open_ledger() as ledger:
+        for at in range(0, 500, 50):
+            async with ledger.writing() as session:
+                opened += sum(each.opened for each in await observe(session, ALARMS[at : at + 50], NOW))
+        for n in range(10):
+            async with ledger.writing() as session:
+                asking = Asking(f"{sys.argv[1]}-{n}", "", True)
+                held += isinstance(await claim(session, "id-of-c-0", "c-0", ECS_KEYS, asking, NOW), Holding)
+    print(opened, held)
 
 print("ready", flush=True)
 input()
@@ -173,14 +191,15 @@ async def test_a_writer_that_is_cancelled_lets_go(url: URL) -> None:
             assert (await session.scalars(select(Cluster.name))).all() == []
 
 
-def test_processes_open_a_fresh_file_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two processes that open a ledger which is not there yet, at the same moment, both get it."""
-    monkeypatch.setenv("RUNBOOKS_LEDGER_URL", f"sqlite:///{tmp_path / 'ledger.db'}")
-    command = [sys.executable, "-W", "error", "-c", OPENING]
+async def test_two_processes_and_a_fresh_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes open a file that is not there yet, observe the same 500 alarms and ask for one episode, at once."""
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    monkeypatch.setenv("RUNBOOKS_LEDGER_URL", url)
+    command = [sys.executable, "-W", "error", "-c", PROCESS]
     with ExitStack() as stack:
         processes = [
-            stack.enter_context(subprocess.Popen(command, text=True, stdin=PIPE, stdout=PIPE, stderr=PIPE))
-            for _ in range(2)
+            stack.enter_context(subprocess.Popen([*command, name], text=True, stdin=PIPE, stdout=PIPE, stderr=PIPE))
+            for name in ("one", "other")
         ]
         for process in processes:
             assert process.stdout is not None
@@ -190,4 +209,12 @@ def test_processes_open_a_fresh_file_at_once(tmp_path: Path, monkeypatch: pytest
             process.stdin.write("\n")
             process.stdin.flush()
         ended = [(process.communicate(timeout=60), process.returncode) for process in processes]
-    assert ended == [(("", ""), 0)] * 2
+    assert [(said[1], code) for said, code in ended] == [("", 0)] * 2
+    counts = [tuple(map(int, said[0].split())) for said, _ in ended]
+    assert tuple(map(sum, zip(*counts, strict=True))) == (5, 1)
+    async with open_ledger() as ledger, ledger.reading() as session:
+        states = Counter(await session.scalars(select(Episode.state)))
+        hosts = Counter((each.cluster_id, each.host) for each in await session.scalars(select(Occurrence)))
+        duplicates = Counter(await session.scalars(select(ObservationRow.duplicate)))
+    assert (states, len(hosts), set(hosts.values())) == ({"raised": 4, "running": 1}, 500, {1})
+    assert duplicates == {False: 500, True: 500}

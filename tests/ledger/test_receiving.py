@@ -98,17 +98,18 @@ async def test_rejections_are_bounded(ledger: Ledger, apart: timedelta) -> None:
 
 
 async def test_what_is_old_is_forgotten(story: Story) -> None:
-    """Observations, rejections, message ids and ended intakes are forgotten after thirty days, alarms never."""
+    """Observations, rejections, message ids, senders and ended intakes are forgotten after a month, alarms never."""
 
     async def receive(name: str) -> None:
         await story.see(told("raised", name, name, story.now))
         async with story.ledger.writing() as session:
             await reject(session, [replace(RUBBISH, excerpt=name)], story.now)
             await first_time(session, "smn", name, story.now)
+            await heard(session, {("syslog", name)}, story.now)
             await intake_started(session, name, story.now)
 
     async def kept() -> list[list[str]]:
-        columns = (Rejection.excerpt, Message.id, IntakeRow.id)
+        columns = (Rejection.excerpt, Message.id, SourceRow.peer, IntakeRow.id)
         async with story.ledger.reading() as session:
             return [sorted(await session.scalars(select(column))) for column in columns]
 
@@ -117,10 +118,10 @@ async def test_what_is_old_is_forgotten(story: Story) -> None:
     await receive("new")
     async with story.ledger.writing() as session:
         await prune(session, NOW + KEPT)
-    assert await kept() == [["new", "old"]] * 3
+    assert await kept() == [["new", "old"]] * 4
     async with story.ledger.writing() as session:
         await prune(session, NOW + KEPT + SECOND)
-    assert await kept() == [["new"]] * 3
+    assert await kept() == [["new"]] * 4
     assert [row.at for row in await story.observations()] == [NOW + SECOND]
     assert [each.host for each in await story.occurrences()] == ["old", "new"]
 

@@ -158,6 +158,17 @@ async def test_the_same_run_again(story: Story) -> None:
     assert await story.hold() == Holding(episode, 2, ["node-1"], {}, [])
 
 
+async def test_a_person_s_run_again(story: Story) -> None:
+    """A person's run that died and is scheduled anew is from then on the episode's run, and no other one is started."""
+    await _raise(story)
+    await story.hold("by-hand", automated=False)
+    story.later(HOUR)
+    assert await _again(story, await story.episode())
+    row = await story.episode()
+    assert (row.state, row.n, row.run, row.runs, row.holder) == ("raised", 1, "by-hand", 1, None)
+    assert await _to_start(story) == []
+
+
 async def test_another_run(story: Story) -> None:
     """An episode whose run is gone from Prefect needs the next number, and its runs are counted on."""
     episode = await _raise(story)
