@@ -5,7 +5,6 @@ Times are told from when a line or a request was due, so lateness of the sender 
 """
 
 import argparse
-import asyncio
 import json
 import os
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from deployments.ending import run_until_ended
 from tests.bench.ledgers import Measured, measure
 from tests.bench.peer import Compared, burst, compare
 from tests.bench.servers import postgresql, upgrade
@@ -28,22 +28,25 @@ MOST_P99 = {"syslog": 0.2, "webhook": 0.1}
 def main() -> int:
     """Measure and show; 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60, help="how long each load lasts; 0: none")
+    parser.add_argument("--seconds", type=float, help="how long each load lasts, 60 unless told; 0: none")
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
-    parser.add_argument("--alarms", type=int, default=300, help="for the comparison with plain Prefect; 0: none")
-    parser.add_argument("--burst", type=int, default=1000, help="clusters that alarm at once; 0: none")
+    parser.add_argument("--alarms", type=int, help="for the comparison with plain Prefect, 300 unless told; 0: none")
+    parser.add_argument("--burst", type=int, help="clusters that alarm at once, 1000 unless told; 0: none")
     parser.add_argument("--patience", type=float, default=900, help="seconds that runs are waited for")
-    parser.add_argument("--quick", action="store_true", help="5 s of each load, 30 alarms, 100 clusters")
+    parser.add_argument(
+        "--quick", action="store_true", help="unless told otherwise 5 s of each load, 30 alarms, 100 clusters"
+    )
     parser.add_argument("--json", type=Path, help="write what was measured to this file")
     chosen = parser.parse_args()
-    if chosen.quick:
-        chosen.seconds, chosen.alarms, chosen.burst = 5.0, 30, 100
+    usual = (5.0, 30, 100) if chosen.quick else (60.0, 300, 1000)
+    told = (chosen.seconds, chosen.alarms, chosen.burst)
+    seconds, alarms, clusters = (ours if mine is None else mine for mine, ours in zip(told, usual, strict=True))
     databases = ("sqlite", "postgresql") if chosen.database == "both" else (chosen.database,)
     with tempfile.TemporaryDirectory(prefix="runbooks-bench-") as folder:
         for name in (*databases, "ours", "peer", "burst"):
             Path(folder, name).mkdir()
-        measured = asyncio.run(loads(Path(folder), databases, chosen.seconds)) if chosen.seconds else []
-        compared = asyncio.run(episodes(Path(folder), chosen.alarms, chosen.burst, chosen.patience))
+        measured = run_until_ended(loads(Path(folder), databases, seconds)) if seconds else []
+        compared = run_until_ended(episodes(Path(folder), alarms, clusters, chosen.patience))
     if chosen.json:
         found = {
             "load_average": os.getloadavg(),

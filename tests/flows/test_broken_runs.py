@@ -66,11 +66,11 @@ async def test_a_run_that_was_taken_over_restarts_nothing(world: Worlds) -> None
 async def test_a_run_that_is_taken_over_stops_before_its_next_change(world: Worlds, after: int, restarts: int) -> None:
     """Taken over while it follows a restart or waits after it, it looks on, and begins no other restart and no bind."""
     async with world(hosts=2, meta_hosts=2) as cluster:
-        hosts = list(cluster.cluster.hosts)
         cluster.breaks("unbound")
-        for host in hosts:
+        for host in cluster.cluster.hosts:
             cluster.breaks("wedged", host=host)
         cluster.raises_the_alarm()
+        hosts = sorted(cluster.cluster.hosts, key=lambda host: int(serial(cluster, host)))  # the oldest alarm first
         cluster.clock.plan(after, lambda: taken_over(cluster))
         result = await cluster.run()
         restarted = hosts[:restarts]

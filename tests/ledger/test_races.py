@@ -22,15 +22,18 @@ from tests.ledger.conftest import ECS_KEYS, NOW, SECOND, Story, a_cluster, told
 pytestmark = pytest.mark.anyio
 PROCESS = """
 import asyncio, sys
+from datetime import datetime, timezone
 from tasks.ledger.database import open_ledger
 from tasks.ledger.episodes import Asking, Holding, claim
 from tasks.ledger.observing import Sighting, observe
-from tests.ledger.conftest import ECS_KEYS, NOW, a_cluster, told
+from tasks.ledger.tables import Cluster
+from tasks.models import Observation
 
-CLUSTERS = [a_cluster(f"c-{n}") for n in range(5)]
+NOW = datetime(2026, 11, 25, 12, tzinfo=timezone.utc)
 ALARMS = [
-    Sighting(told("raised", f"node-{n}", f"s-{n}", NOW), cluster, "syslog", "", "")
-    for cluster in CLUSTERS
+    Sighting(Observation(alarm_id="12110", kind="raised", cluster=c, host=f"node-{n}", serial=f"s-{n}", occurred=NOW),
+             Cluster(name=c, cluster_id=c, source=c, speed=1, connected=NOW), "syslog", "", "")
+    for c in ("c-0", "c-1", "c-2", "c-3", "c-4")
     for n in range(100)
 ]
 
@@ -43,7 +46,7 @@ async def main():
         for n in range(10):
             async with ledger.writing() as session:
                 asking = Asking(f"{sys.argv[1]}-{n}", "", True)
-                held += isinstance(await claim(session, "id-of-c-0", "c-0", ECS_KEYS, asking, NOW), Holding)
+                held += isinstance(await claim(session, "c-0", "c-0", "12110", asking, NOW), Holding)
     print(opened, held)
 
 print("ready", flush=True)
@@ -191,10 +194,8 @@ async def test_a_writer_that_is_cancelled_lets_go(url: URL) -> None:
             assert (await session.scalars(select(Cluster.name))).all() == []
 
 
-async def test_two_processes_and_a_fresh_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two processes open a file that is not there yet, observe the same 500 alarms and ask for one episode, at once."""
-    url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    monkeypatch.setenv("RUNBOOKS_LEDGER_URL", url)
+def _let_two_processes_race() -> list[str]:
+    """Start both, let them go at the same moment, and return what each of them said."""
     command = [sys.executable, "-W", "error", "-c", PROCESS]
     with ExitStack() as stack:
         processes = [
@@ -208,9 +209,17 @@ async def test_two_processes_and_a_fresh_file(tmp_path: Path, monkeypatch: pytes
             assert process.stdin is not None
             process.stdin.write("\n")
             process.stdin.flush()
-        ended = [(process.communicate(timeout=60), process.returncode) for process in processes]
-    assert [(said[1], code) for said, code in ended] == [("", 0)] * 2
-    counts = [tuple(map(int, said[0].split())) for said, _ in ended]
+        ended = [process.communicate(timeout=60) for process in processes]
+    assert [(process.returncode, errors) for process, (_, errors) in zip(processes, ended, strict=True)] == [
+        (0, "")
+    ] * 2
+    return [said for said, _ in ended]
+
+
+async def test_two_processes_and_a_fresh_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes open a file that is not there yet, observe the same 500 alarms and ask for one episode, at once."""
+    monkeypatch.setenv("RUNBOOKS_LEDGER_URL", f"sqlite:///{tmp_path / 'ledger.db'}")
+    counts = [tuple(map(int, said.split())) for said in await asyncio.to_thread(_let_two_processes_race)]
     assert tuple(map(sum, zip(*counts, strict=True))) == (5, 1)
     async with open_ledger() as ledger, ledger.reading() as session:
         states = Counter(await session.scalars(select(Episode.state)))
