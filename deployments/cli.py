@@ -19,7 +19,7 @@ from deployments.doctor import doctor as examine
 from deployments.emulator.faults import FAULTS
 from deployments.emulator.region import Region
 from deployments.emulator.serve import serve
-from deployments.ending import run_until_ended
+from deployments.ending import run_until_ended, serve_until_told
 from deployments.intake_commands import alarm, intake, ledger, prefect_is_known
 from deployments.scenarios import SCENARIOS, Profile
 from deployments.terminal import console, sentence, show_markdown
@@ -130,7 +130,7 @@ def emulator(
         out.print(f"emulated region on {url}, profile {profile}, speed {speed:g}x; Ctrl-C ends it")
         out.print(f"routes: {url}/emulator/routes   state: {url}/emulator/state")
 
-    run_until_ended(serve(region, port=port, speed=speed, syslog=target, syslog_protocol=syslog_protocol, ready=ready))
+    serve_until_told(serve(region, port=port, speed=speed, syslog=target, syslog_protocol=syslog_protocol, ready=ready))
 
 
 @app.command

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 Ended = TypeVar("Ended")
@@ -22,3 +23,9 @@ def run_until_ended(work: Coroutine[Any, Any, Ended]) -> Ended:
         return asyncio.run(interruptible())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
+
+
+def serve_until_told(work: Coroutine[Any, Any, None]) -> None:
+    """The same for what runs until it is told to end: being told is how it ends well."""
+    with suppress(KeyboardInterrupt):
+        run_until_ended(work)

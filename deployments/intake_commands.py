@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_URL
 from rich.table import Table
 from rich.text import Text
 
-from deployments.ending import run_until_ended
+from deployments.ending import run_until_ended, serve_until_told
 from deployments.intake.acceptance import Delivery, Receipt, digest_of
 from deployments.intake.desk import LedgerDesk, News
 from deployments.intake.directory import Directory
@@ -77,7 +77,7 @@ def run_intake(*, config: Path | None = None) -> None:
             finally:
                 out.print("ending: what was accepted is on disk")
 
-    run_until_ended(run())
+    serve_until_told(run())
 
 
 @intake.command

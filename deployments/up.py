@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from deployments.ending import run_until_ended
+from deployments.ending import serve_until_told
 from deployments.intake.service import intake
 from deployments.intake.settings import read_settings
 from deployments.processes import NO_PROXY
@@ -56,4 +56,4 @@ def up(
                 tell(f"Prefect's UI: {api.removesuffix('/api')}; logs: {folder}/*.log; Ctrl-C ends it")
                 await asyncio.Event().wait()
 
-    run_until_ended(run())
+    serve_until_told(run())

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import httpx
@@ -24,7 +24,6 @@ logger = logging.getLogger("runbooks.intake")
 
 REFRESH_EVERY = 60.0
 REFRESH_AT_MOST_EVERY = 5.0  # for the sake of a name nobody knows
-BLOCKS_PER_PAGE = 200
 
 
 class Directory:
@@ -107,7 +106,7 @@ class Directory:
             return None
         try:
             async with get_client() as client:
-                found = [_cluster(block) async for block in _blocks(client)]
+                found = [_cluster(block) for block in await _blocks(client)]
         except (httpx.HTTPError, PrefectHTTPStatusError, OSError) as error:
             why = f"Prefect does not list the cluster blocks ({str(error) or type(error).__name__})".split("\n")[0]
             if why != self.trouble:
@@ -118,23 +117,13 @@ class Directory:
         return [cluster for cluster in found if cluster]
 
 
-async def _blocks(client: PrefectClient) -> AsyncIterator[BlockDocument]:
-    slug = ClusterBlock.get_block_type_slug()
-    offset = 0
-    while True:
-        try:
-            page = await client.read_block_documents_by_type(
-                slug, offset=offset, limit=BLOCKS_PER_PAGE, include_secrets=False
-            )
-        except PrefectHTTPStatusError as error:
-            if error.response.status_code == 404:  # no block of this type was ever made
-                return
-            raise
-        for block in page:
-            yield block
-        offset += len(page)
-        if len(page) < BLOCKS_PER_PAGE:
-            return
+async def _blocks(client: PrefectClient) -> Sequence[BlockDocument]:
+    try:  # this route of Prefect has no pages: limit and offset are ignored
+        return await client.read_block_documents_by_type(ClusterBlock.get_block_type_slug(), include_secrets=False)
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code == 404:  # no block of this type was ever made
+            return []
+        raise
 
 
 def _cluster(block: BlockDocument) -> Cluster | None:

@@ -116,7 +116,9 @@ class Ledger:
             AsyncSession(self._writers, expire_on_commit=False) as session,
             session.begin(),
         ):
-            if not self.embedded:  # SQLite's BEGIN IMMEDIATE does the same
+            if self.embedded:
+                await session.connection()  # which says BEGIN IMMEDIATE
+            else:
                 await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITERS})
             yield session
 

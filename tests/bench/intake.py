@@ -38,15 +38,15 @@ def main() -> int:
     )
     parser.add_argument("--json", type=Path, help="write what was measured to this file")
     chosen = parser.parse_args()
-    usual = (5.0, 30, 100) if chosen.quick else (60.0, 300, 1000)
-    told = (chosen.seconds, chosen.alarms, chosen.burst)
-    seconds, alarms, clusters = (ours if mine is None else mine for mine, ours in zip(told, usual, strict=True))
+    usual = {"seconds": 5.0, "alarms": 30, "burst": 100} if chosen.quick else {}
+    parser.set_defaults(**({"seconds": 60.0, "alarms": 300, "burst": 1000} | usual))
+    chosen = parser.parse_args()
     databases = ("sqlite", "postgresql") if chosen.database == "both" else (chosen.database,)
     with tempfile.TemporaryDirectory(prefix="runbooks-bench-") as folder:
         for name in (*databases, "ours", "peer", "burst"):
             Path(folder, name).mkdir()
-        measured = run_until_ended(loads(Path(folder), databases, seconds)) if seconds else []
-        compared = run_until_ended(episodes(Path(folder), alarms, clusters, chosen.patience))
+        measured = run_until_ended(loads(Path(folder), databases, chosen.seconds)) if chosen.seconds else []
+        compared = run_until_ended(episodes(Path(folder), chosen.alarms, chosen.burst, chosen.patience))
     if chosen.json:
         found = {
             "load_average": os.getloadavg(),

@@ -61,7 +61,8 @@ async def test_one_scenario_with_a_fault_and_trouble_more(runbooks: Runbooks, tm
     assert (ended.code, result) == (0, expected("crashed", "assumed"))
     told = [line[10:] for line in ended.err.splitlines()]
     assert "mrs-001 is broken: crashed" in told
-    assert "syslog line started: ALM-12110 mrs-001 was started for node-master1" in told
+    on_disk = "syslog, now on disk: ALM-12110 on node-master1 of mrs-001 opened episode "
+    assert [line.startswith(on_disk) for line in told].count(True) == 1
     assert "  2n  is the Meta role instance of that host normal? no" in {
         line[7:].rstrip() for line in ended.err.splitlines()
     }

@@ -5,7 +5,6 @@ import itertools
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from string import Template as Format
@@ -90,8 +89,8 @@ def told(kind: Kind = "raised", host: str = "node-master1", serial: str = "4711"
 
 def handed_in(observation: Observation, source: Source = "syslog", peer: str = "10.0.0.1") -> Delivery:
     """The same, as it is handed in at the desk."""
-    text = repr(observation)
-    return Delivery(source, peer, digest_of(text.encode("utf-8", "replace")), observation, f"it says {observation.kind}")
+    digest = digest_of(repr(observation).encode("utf-8", "replace"))
+    return Delivery(source, peer, digest, observation, f"it says {observation.kind}")
 
 
 async def connect(ledger: Ledger, *clusters: Cluster) -> None:
@@ -233,9 +232,8 @@ async def _request(reader: asyncio.StreamReader) -> bytes:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
         return b""
-    fields: Mapping[bytes, bytes] = dict(
-        (name.lower(), value) for name, _, value in (each.partition(b": ") for each in head.split(b"\r\n"))
-    )
+    parted = (each.partition(b": ") for each in head.split(b"\r\n"))
+    fields: Mapping[bytes, bytes] = {name.lower(): value for name, _, value in parted}
     return head + await reader.readexactly(int(fields.get(b"content-length", b"0")))
 
 

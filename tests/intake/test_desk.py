@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from tests.intake.standing import a_cluster, connect, handed_in, locked, no_pref
 
 pytestmark = pytest.mark.anyio
 
+OF_THE_BLOCK: tuple[Source, ...] = ("smn", "poll", "command")
 ADVICE = "name it in the source field of exactly one MRS Cluster block"
 
 
@@ -201,17 +202,13 @@ async def test_what_cannot_be_followed_is_rejected_and_listed(
 async def test_names_are_looked_up_as_their_source_calls_them(ledger_file: Path) -> None:
     """Syslog and the webhook give the name of alarms or the cloud's id; SMN, polling and the command the block's."""
     async with standing(ledger_file) as stand:
-        deliveries = [
-            handed_in(told(cluster=name), source)
-            for source, name in (
-                ("syslog", "prod"),
-                ("webhook", "id-of-prod"),
-                ("smn", "block"),
-                ("poll", "block"),
-                ("command", "block"),
-            )
-        ]
-        receipts = await stand.desk.accept(deliveries)
+        receipts = await stand.desk.accept(
+            [
+                handed_in(told(cluster="prod"), "syslog"),
+                handed_in(told(cluster="id-of-prod"), "webhook"),
+                *(handed_in(told(cluster="block"), source) for source in OF_THE_BLOCK),
+            ]
+        )
     assert [receipt.what for receipt in receipts] == ["accepted", *["duplicate"] * 4]
 
 
@@ -304,7 +301,7 @@ async def test_a_message_s_id_is_new_once(ledger_file: Path) -> None:
 
 
 async def test_what_is_counted(ledger_file: Path) -> None:
-    """New, known and rejected observations are counted by source; the desk says when it heard it and how long it took."""
+    """New, known and rejected are counted by source; the desk says when it heard each and how long commits took."""
     async with standing(ledger_file) as stand:
         await stand.desk.accept([handed_in(told()), handed_in(told()), handed_in(told(host="node-2"))])
         await stand.desk.accept([handed_in(told(cluster="nobody"), "webhook")])
@@ -341,9 +338,9 @@ async def test_the_age_of_what_waits_is_known(ledger_file: Path) -> None:
 
 def test_a_file_is_what_others_read(ledger_file: Path) -> None:
     """The other connection of these tests is SQLite's own and sees a lock as such."""
-    with locked(ledger_file), pytest.raises(sqlite3.OperationalError, match="locked"):
-        connection = sqlite3.connect(ledger_file, timeout=0)
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-        finally:
-            connection.close()
+    with (
+        locked(ledger_file),
+        closing(sqlite3.connect(ledger_file, timeout=0)) as connection,
+        pytest.raises(sqlite3.OperationalError, match="locked"),
+    ):
+        connection.execute("BEGIN IMMEDIATE")

@@ -9,7 +9,7 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import BlockDocumentCreate
 
-from deployments.intake.directory import BLOCKS_PER_PAGE, Directory
+from deployments.intake.directory import Directory
 from tasks.blocks import Cluster as ClusterBlock
 from tasks.ledger.database import Ledger
 from tasks.ledger.tables import Cluster
@@ -17,6 +17,7 @@ from tests.intake.standing import a_cluster, block_of, connect, no_prefect, rows
 
 pytestmark = pytest.mark.anyio
 
+PAGE = 200
 ADVICE = "name it in the source field of exactly one MRS Cluster block"
 
 
@@ -32,14 +33,18 @@ async def many_blocks(client: PrefectClient, number: int) -> AsyncIterator[Seque
     await block_of(a_cluster("first-of-many")).save("first-of-many", overwrite=True)
     first = await client.read_block_document_by_name("first-of-many", ClusterBlock.get_block_type_slug())
     made = [first.id]
+
+    async def make(name: str) -> None:
+        data = {"cluster_id": f"id-of-{name}", "source": f"source of {name}"}
+        document = BlockDocumentCreate(
+            name=name, data=data, block_schema_id=first.block_schema_id, block_type_id=first.block_type_id
+        )
+        made.append((await client.create_block_document(document)).id)
+
     names = [f"many-{n:03}" for n in range(number)]
     try:
-        for name in names:
-            data = {"cluster_id": f"id-of-{name}", "source": f"source of {name}"}
-            document = BlockDocumentCreate(
-                name=name, data=data, block_schema_id=first.block_schema_id, block_type_id=first.block_type_id
-            )
-            made.append((await client.create_block_document(document)).id)
+        for name in names:  # one by one: SQLite makes those that come together wait longer
+            await make(name)
         yield names
     finally:
         for each in made:
@@ -50,15 +55,18 @@ async def test_without_a_server_s_address_none_is_started(ledger: Ledger) -> Non
     """Where no Prefect server is named the clusters are the ledger's, and no server is started to ask for more."""
     await connect(ledger, a_cluster("block", "prod", "id-of-prod"))
     directory = Directory(ledger)
-    before = {each.name for each in Path("/proc").glob("[0-9]*")}
+    before = _processes()
     with no_prefect():
         await asyncio.wait_for(directory.refresh(), 2)
-    started = [each for each in Path("/proc").glob("[0-9]*") if each.name not in before]
-    assert not [each for each in started if "uvicorn" in _command(each)]
+    assert not [each for each in _processes() - before if "uvicorn" in _command(each)]
     assert (len(directory), directory.trouble) == (1, "PREFECT_API_URL is not set")
     found = directory.by_report("prod")
     assert isinstance(found, Cluster)
     assert found.name == "block"
+
+
+def _processes() -> set[Path]:
+    return set(Path("/proc").glob("[0-9]*"))
 
 
 def _command(process: Path) -> str:
@@ -88,9 +96,9 @@ async def test_names_that_tell_no_cluster(ledger: Ledger) -> None:
 
 
 @pytest.mark.server
-async def test_blocks_are_read_page_by_page(client: PrefectClient, ledger: Ledger) -> None:
-    """More blocks than a page holds are all known, each under its three names."""
-    async with many_blocks(client, BLOCKS_PER_PAGE + 5) as names:
+async def test_more_blocks_than_prefect_s_pages_hold(client: PrefectClient, ledger: Ledger) -> None:
+    """More blocks than a page of Prefect's API holds are all known, each under its three names."""
+    async with many_blocks(client, PAGE + 1) as names:
         directory = Directory(ledger)
         await directory.refresh()
     for name in names:
@@ -101,7 +109,7 @@ async def test_blocks_are_read_page_by_page(client: PrefectClient, ledger: Ledge
 
 @pytest.mark.server
 async def test_a_block_that_changes_or_goes(client: PrefectClient, ledger: Ledger, ledger_file: Path) -> None:
-    """A block's new source is known after the next refresh and the old one is not; a deleted block is marked as gone."""
+    """A block's new source is known after the next refresh, its old one is not; a deleted block is marked as gone."""
     cluster = a_cluster()
     await block_of(cluster).save(cluster.name)
     directory = Directory(ledger)

@@ -259,7 +259,7 @@ async def test_an_end_is_shown_and_never_undone(smn: Region, world: World, caplo
         ({"topic_urn": "urn:smn:x"}, 400, "malformed", False),
         ({"type": "UnsubscribeConfirmation"}, 400, "malformed", False),
         ({"message_id": "another"}, 400, "malformed", False),
-        ({"timestamp": "2026-01-05T11:44:59Z"}, 403, "stale", False),
+        ({"timestamp": "2026-01-05T10:59:59Z"}, 403, "stale", False),
         ({"signing_cert_url": f"{ENDPOINT}/smn/SMN_x_00000000.pem"}, 403, "unauthenticated", True),
         (
             {"signing_cert_url": "https://smn.emulated-1.example@evil.example/smn/SMN_x_0.pem"},
