@@ -1,14 +1,52 @@
 """What happened, told as Prefect events: information for whoever listens, never the path an alarm takes."""
 
-from collections.abc import Sequence
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
 from uuid import UUID, uuid5
 
 from prefect.events import emit_event
 
 from deployments.intake.desk import News
+from deployments.intake.metrics import Metrics
 from tasks.ledger.tables import Episode
 
 NAMESPACE = UUID("6f0d5c5e-1d0b-4f0f-9b3a-12110a45192c")
+MOST_UNTOLD = 10_000
+PAUSE = 0.005  # seconds after each: at most 200 a second, for telling costs as much as taking in
+
+
+class Teller:
+    """Tells what is new in the background, so that no alarm waits for it; call it with what is new.
+
+    What would make more than `MOST_UNTOLD` wait is not told at all: it is on disk, and events are information.
+
+    Args:
+        tell: gets them one by one.
+    """
+
+    def __init__(self, tell: Callable[[Sequence[News]], None], metrics: Metrics) -> None:
+        self._tell, self._metrics = tell, metrics
+        self._untold: deque[News] = deque()
+        self._something = asyncio.Event()
+
+    def __call__(self, changes: Sequence[News]) -> None:
+        room = MOST_UNTOLD - len(self._untold)
+        self._untold.extend(changes[:room])
+        self._metrics.untold.inc(max(0, len(changes) - room))
+        self._something.set()
+
+    async def run(self) -> None:
+        """Tell until cancelled, and then what is left."""
+        try:
+            while True:
+                await self._something.wait()
+                self._something.clear()
+                while self._untold:
+                    self._tell([self._untold.popleft()])
+                    await asyncio.sleep(PAUSE)
+        finally:
+            self._tell(self._untold)
 
 
 def event_id(*parts: object) -> UUID:

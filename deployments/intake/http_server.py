@@ -15,6 +15,7 @@ from deployments.intake.settings import Http, Tls
 from tasks.errors import ConfigurationError
 
 DRAIN_SECONDS = 10
+KEEP_ALIVE_SECONDS = 75  # senders and scrapers that come every minute keep their connection
 _ADVICE = {
     errno.EADDRINUSE: "another program holds the port; stop it or choose another port",
     errno.EACCES: "not permitted; choose a port above 1023 or grant CAP_NET_BIND_SERVICE",
@@ -64,6 +65,7 @@ async def serving(app: ASGIApp, http: Http) -> AsyncIterator[int]:
         access_log=False,
         server_header=False,
         proxy_headers=False,  # anybody can write X-Forwarded-For; the peer is who connects
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         ssl_context_factory=(lambda *_: context) if context else None,
     )

@@ -26,6 +26,9 @@ class Metrics:
             buckets=COMMIT_BUCKETS,
             registry=self.registry,
         )
+        self.untold = Counter(
+            "runbooks_intake_untold_changes", "News that became no event: too much at once", registry=self.registry
+        )
         self.queue_age = Gauge(
             "runbooks_intake_queue_age_seconds",
             "Age of the oldest delivery that is not on disk yet",

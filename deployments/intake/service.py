@@ -15,7 +15,7 @@ from deployments.intake.app import app_of
 from deployments.intake.desk import LedgerDesk, News
 from deployments.intake.directory import Directory
 from deployments.intake.dispatch import RUNBOOKS, Dispatcher
-from deployments.intake.events import tell_changes
+from deployments.intake.events import Teller, tell_changes
 from deployments.intake.framing import Counters
 from deployments.intake.http_server import serving
 from deployments.intake.metrics import Metrics
@@ -67,10 +67,10 @@ async def intake(
         Exception: a part failed, which ends all of them: an intake that does half its work must not look alive.
     """
     metrics, counters, directory = Metrics(), Counters(), Directory(ledger)
-    dispatcher = Dispatcher(ledger, metrics)
+    dispatcher, teller = Dispatcher(ledger, metrics), Teller(tell, metrics)
 
     def changed(changes: Sequence[News]) -> None:
-        tell(changes)
+        teller(changes)
         dispatcher.look()
 
     desk = LedgerDesk(ledger, directory, runbooks=RUNBOOKS, metrics=metrics, changed=changed)
@@ -87,6 +87,7 @@ async def intake(
     await directory.refresh()
     try:
         async with asyncio.TaskGroup() as group, AsyncExitStack() as stack:
+            _begin(stack, group, teller.run())
             _begin(stack, group, desk.run())
             _begin(stack, group, directory.keep_fresh())
             _begin(stack, group, dispatcher.run())

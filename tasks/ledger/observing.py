@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from secrets import token_hex
 
-from sqlalchemy import insert, or_, select, tuple_
+from sqlalchemy import Text, and_, column, insert, inspect, or_, select, values
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm.attributes import flag_modified
 
 from tasks.ledger.matching import age, the_one
 from tasks.ledger.tables import Cluster, Episode, IntakeRow, ObservationRow, Occurrence, Poll
@@ -19,6 +20,7 @@ CONNECTING = timedelta(seconds=60)
 STILL_LISTED = timedelta(minutes=5)  # longer than a reading of Manager's list may take until it is written down
 REPAIRED = frozenset({Outcome.END, Outcome.CLEARED, Outcome.CLEARED_BY_PERSON})
 MOST_PLACES = 5_000  # a statement takes 32,766 values at most, of which each place is three
+LEARNED = ("serial", "occurred", "cleared", "cleared_seen", "cleared_by", "episode_id", "ended", "trace")
 OPEN = ("raised", "running", "waiting", "verifying")
 
 
@@ -72,7 +74,7 @@ async def observe(session: AsyncSession, sightings: Sequence[Sighting], now: dat
     found = [_take(session, memory, sighting) for sighting in sightings]
     rows = [_row(sighting, seen, now) for sighting, seen in zip(sightings, found, strict=True)]
     if rows:
-        await session.execute(insert(ObservationRow), rows)  # many at once: a tenth of what as many objects cost
+        await session.execute(insert(ObservationRow.__table__), rows)  # many at once: a tenth of what as many objects cost
     return found
 
 
@@ -95,13 +97,16 @@ async def _recall(session: AsyncSession, sightings: Sequence[Sighting], now: dat
     clusters = {sighting.cluster.cluster_id for sighting in sightings}
     places = list({(each.cluster.cluster_id, each.observation.alarm_id, each.observation.host) for each in sightings})
     for first in range(0, len(places), MOST_PLACES):
-        recent = select(Occurrence).where(
-            tuple_(Occurrence.cluster_id, Occurrence.alarm_id, Occurrence.host).in_(
-                places[first : first + MOST_PLACES]
-            ),
-            or_(Occurrence.cleared_seen.is_(None), Occurrence.last_seen > now - REMEMBERED),
+        # A join, for SQLite finds no index for a list of such tuples.
+        place = values(column("cluster", Text), column("alarm", Text), column("host", Text))
+        place = place.data(places[first : first + MOST_PLACES]).cte("places")
+        here = and_(
+            Occurrence.cluster_id == place.c.cluster,
+            Occurrence.alarm_id == place.c.alarm,
+            Occurrence.host == place.c.host,
         )
-        for occurrence in (await session.scalars(recent)).all():
+        recent = or_(Occurrence.cleared_seen.is_(None), Occurrence.last_seen > now - REMEMBERED)
+        for occurrence in (await session.scalars(select(Occurrence).join(place, here).where(recent))).all():
             memory.occurrences[occurrence.cluster_id, occurrence.alarm_id, occurrence.host].append(occurrence)
     going = select(Episode).where(Episode.cluster_id.in_(clusters), Episode.state.in_(OPEN))
     for episode in (await session.scalars(going)).all():
@@ -157,6 +162,9 @@ def _learn(known: Occurrence, sighting: Sighting, now: datetime) -> None:
     """What one source leaves out another may tell; with it the first one's next word is recognised."""
     told = sighting.observation
     known.last_seen = now
+    if inspect(known).persistent:
+        for name in LEARNED:  # the same columns each time: so all updates of a batch are one statement
+            flag_modified(known, name)
     known.serial, known.occurred = known.serial or told.serial, known.occurred or told.occurred
 
 

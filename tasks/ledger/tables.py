@@ -125,7 +125,7 @@ class Occurrence(Table, kw_only=True, eq=False):
     trace: Mapped[str] = mapped_column(default="")
 
     __table_args__ = (
-        Index("occurrences_of_a_cluster", "cluster_id", "alarm_id", "last_seen"),
+        Index("occurrences_of_a_host", "cluster_id", "alarm_id", "host"),
         Index(
             "active_occurrences",
             "cluster_id",

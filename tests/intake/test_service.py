@@ -156,6 +156,7 @@ async def test_what_it_says_of_itself(settings: Settings, ledger: Ledger) -> Non
         "runbooks_intake_duplicates_total",
         "runbooks_intake_rejected_total",
         "runbooks_intake_commit_seconds",
+        "runbooks_intake_untold_changes_total",
         "runbooks_intake_queue_age_seconds",
         "runbooks_intake_unstarted_episodes",
         "runbooks_intake_dispatch_lag_seconds",

@@ -154,4 +154,4 @@ def upgrade() -> None:
         postgresql_where=sa.text("cleared_seen IS NULL"),
     )
     op.create_index(op.f("ix_occurrences_episode_id"), "occurrences", ["episode_id"], unique=False)
-    op.create_index("occurrences_of_a_cluster", "occurrences", ["cluster_id", "alarm_id", "last_seen"], unique=False)
+    op.create_index("occurrences_of_a_host", "occurrences", ["cluster_id", "alarm_id", "host"], unique=False)
