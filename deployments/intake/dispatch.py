@@ -75,11 +75,17 @@ class Dispatcher:
         self._metrics.unstarted.set(len(episodes))
         now = asyncio.get_running_loop().time()
         due = [episode for episode in episodes if self._refused.get(episode.id, 0) <= now]
-        places = asyncio.Semaphore(AT_ONCE)
+        places, away = asyncio.Semaphore(AT_ONCE), asyncio.Event()
 
         async def one(episode: Episode) -> bool:
             async with places:
-                return await self._start(client, episode)
+                if away.is_set():  # one that finds nobody is enough
+                    return False
+                try:
+                    return await self._start(client, episode)
+                except PrefectAway:
+                    away.set()
+                    raise
 
         results = await asyncio.gather(*(one(episode) for episode in due), return_exceptions=True)
         for episode in waiting:

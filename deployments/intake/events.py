@@ -12,8 +12,8 @@ from deployments.intake.metrics import Metrics
 from tasks.ledger.tables import Episode
 
 NAMESPACE = UUID("6f0d5c5e-1d0b-4f0f-9b3a-12110a45192c")
-MOST_UNTOLD = 10_000
-PAUSE = 0.005  # seconds after each: at most 200 a second, for telling costs as much as taking in
+MOST_UNTOLD = 2_000
+PAUSE = 0.02  # seconds after each: at most 50 a second, for telling one costs more than taking one in
 
 
 class Teller:

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from secrets import token_hex
 
-from sqlalchemy import Text, and_, column, insert, inspect, or_, select, values
+from sqlalchemy import insert, inspect, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import flag_modified
 
 from tasks.ledger.matching import age, the_one
-from tasks.ledger.tables import Cluster, Episode, IntakeRow, ObservationRow, Occurrence, Poll
+from tasks.ledger.tables import Cluster, Episode, IntakeRow, ObservationRow, Occurrence, Poll, place_of
 from tasks.models import Observation, Outcome
 
 BACKLOG_AGE = timedelta(hours=2)  # of the cluster's time
@@ -19,7 +19,7 @@ REMEMBERED = timedelta(hours=48)  # a cleared occurrence is compared with what c
 CONNECTING = timedelta(seconds=60)
 STILL_LISTED = timedelta(minutes=5)  # longer than a reading of Manager's list may take until it is written down
 REPAIRED = frozenset({Outcome.END, Outcome.CLEARED, Outcome.CLEARED_BY_PERSON})
-MOST_PLACES = 5_000  # a statement takes 32,766 values at most, of which each place is three
+MOST_PLACES = 10_000  # a statement takes 32,766 values at most
 LEARNED = ("serial", "occurred", "cleared", "cleared_seen", "cleared_by", "episode_id", "ended", "trace")
 OPEN = ("raised", "running", "waiting", "verifying")
 
@@ -95,18 +95,13 @@ def _row(sighting: Sighting, seen: Seen, now: datetime) -> dict[str, object]:
 async def _recall(session: AsyncSession, sightings: Sequence[Sighting], now: datetime) -> _Memory:
     memory = _Memory(now)
     clusters = {sighting.cluster.cluster_id for sighting in sightings}
-    places = list({(each.cluster.cluster_id, each.observation.alarm_id, each.observation.host) for each in sightings})
+    places = list({place_of(each.cluster.cluster_id, each.observation.host) for each in sightings})
     for first in range(0, len(places), MOST_PLACES):
-        # A join, for SQLite finds no index for a list of such tuples.
-        place = values(column("cluster", Text), column("alarm", Text), column("host", Text))
-        place = place.data(places[first : first + MOST_PLACES]).cte("places")
-        here = and_(
-            Occurrence.cluster_id == place.c.cluster,
-            Occurrence.alarm_id == place.c.alarm,
-            Occurrence.host == place.c.host,
+        recent = select(Occurrence).where(
+            Occurrence.place.in_(places[first : first + MOST_PLACES]),
+            or_(Occurrence.cleared_seen.is_(None), Occurrence.last_seen > now - REMEMBERED),
         )
-        recent = or_(Occurrence.cleared_seen.is_(None), Occurrence.last_seen > now - REMEMBERED)
-        for occurrence in (await session.scalars(select(Occurrence).join(place, here).where(recent))).all():
+        for occurrence in (await session.scalars(recent)).all():
             memory.occurrences[occurrence.cluster_id, occurrence.alarm_id, occurrence.host].append(occurrence)
     going = select(Episode).where(Episode.cluster_id.in_(clusters), Episode.state.in_(OPEN))
     for episode in (await session.scalars(going)).all():

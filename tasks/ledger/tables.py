@@ -100,10 +100,16 @@ class Episode(Table, kw_only=True, eq=False):
     )
 
 
+def place_of(cluster_id: str, host: str) -> str:
+    """See `Occurrence.place`."""
+    return f"{cluster_id}/{host}"
+
+
 class Occurrence(Table, kw_only=True, eq=False):
     """One alarm that occurred; unknown text is empty, unknown times are None.
 
     Attributes:
+        place: cluster and host in one, by which many are looked up at once.
         cleared_seen: when we learned that it was cleared, by our clock; `cleared` is Manager's.
         ended: how the page ended for it, with its trace; empty while it has not.
     """
@@ -123,9 +129,13 @@ class Occurrence(Table, kw_only=True, eq=False):
     episode_id: Mapped[str | None] = mapped_column(ForeignKey(Episode.id), index=True, default=None)
     ended: Mapped[str] = mapped_column(default="")
     trace: Mapped[str] = mapped_column(default="")
+    place: Mapped[str] = mapped_column(init=False, index=True)
+
+    def __post_init__(self) -> None:
+        self.place = place_of(self.cluster_id, self.host)
 
     __table_args__ = (
-        Index("occurrences_of_a_host", "cluster_id", "alarm_id", "host"),
+        Index("occurrences_of_a_cluster", "cluster_id", "alarm_id"),
         Index(
             "active_occurrences",
             "cluster_id",

@@ -139,6 +139,7 @@ def upgrade() -> None:
         sa.Column("episode_id", sa.Text(), nullable=True),
         sa.Column("ended", sa.Text(), nullable=False),
         sa.Column("trace", sa.Text(), nullable=False),
+        sa.Column("place", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(
             ["episode_id"],
             ["episodes.id"],
@@ -154,4 +155,5 @@ def upgrade() -> None:
         postgresql_where=sa.text("cleared_seen IS NULL"),
     )
     op.create_index(op.f("ix_occurrences_episode_id"), "occurrences", ["episode_id"], unique=False)
-    op.create_index("occurrences_of_a_host", "occurrences", ["cluster_id", "alarm_id", "host"], unique=False)
+    op.create_index(op.f("ix_occurrences_place"), "occurrences", ["place"], unique=False)
+    op.create_index("occurrences_of_a_cluster", "occurrences", ["cluster_id", "alarm_id"], unique=False)
