@@ -20,7 +20,7 @@ from tasks.ledger.observing import Seen, Sighting, observe
 from tasks.ledger.receiving import Rejected, first_time, heard, reject
 
 MOST_PER_COMMIT = 2_000
-GATHER = 0.01  # seconds that the first waits for others: a commit costs more than an alarm
+GATHER = 0.003  # seconds that the first waits for others: a commit costs more than an alarm
 STOPPED = "the intake is being stopped: try again"
 BY_BLOCK = ("smn", "poll", "command")  # sources that name a cluster by its block; the others as Manager calls it
 

@@ -24,6 +24,7 @@ from tests.bench.servers import intake_process, upgrade
 
 PAGE = 200
 QUIET = 60.0  # seconds without a new run, after which no more are expected
+AT_ONCE = 8
 NAME = "cluster-{n}"
 
 
