@@ -31,6 +31,7 @@ class Teller:
         self._something = asyncio.Event()
 
     def __call__(self, changes: Sequence[News]) -> None:
+        """Take note of what is to be told; returns at once."""
         room = MOST_UNTOLD - len(self._untold)
         self._untold.extend(changes[:room])
         self._metrics.untold.inc(max(0, len(changes) - room))

@@ -11,7 +11,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import AwaitingRetry, Running
 from sqlalchemy import URL
 
-from deployments.intake.dispatch import Dispatcher
+from deployments.intake.dispatch import AT_ONCE, Dispatcher
 from deployments.intake.metrics import Metrics
 from deployments.intake.prefect_server import PrefectAway
 from tasks import waits
@@ -216,6 +216,19 @@ async def test_a_refusal_that_passes_is_retried(
                 assert await runs_of(client, f"cluster:{cluster.name}") == []
                 await dispatcher.dispatch(wired)
     assert len(await runs_of(client, f"cluster:{cluster.name}")) == 1
+
+
+async def test_a_prefect_that_is_away_is_not_asked_for_each(prefect_server: str, ledger: Ledger) -> None:
+    """Where Prefect is away, a round of many episodes asks it no more often than it asks at the same time."""
+    for _ in range(3 * AT_ONCE):
+        await raised(ledger, a_cluster())
+    async with wire(prefect_server) as laid:
+        laid.refuses[CREATE] = (503, 3 * AT_ONCE)
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            async with get_client() as wired:
+                with pytest.raises(PrefectAway, match="Prefect answers 503"):
+                    await Dispatcher(ledger, Metrics()).dispatch(wired)
+        assert 1 <= 3 * AT_ONCE - laid.refuses[CREATE][1] <= AT_ONCE
 
 
 async def test_a_clear_wakes_the_run_that_waits(client: PrefectClient, ledger: Ledger, ledger_file: Path) -> None:

@@ -16,10 +16,12 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from sqlalchemy import URL
 from sqlalchemy.exc import OperationalError
 
+from deployments.intake.events import event_id
 from deployments.intake.service import Running, intake
 from deployments.intake.settings import Http, Polling, Settings, Syslog, Webhook
 from tasks.errors import ConfigurationError
 from tasks.ledger.database import DRIVERS, Ledger, open_ledger
+from tasks.ledger.tables import Cluster
 from tests.intake.conftest import send
 from tests.intake.standing import LOOPBACK, a_cluster, block_of, connect, eventually, line_of, locked, rows, runs_of
 
@@ -169,6 +171,40 @@ async def test_what_it_says_of_itself(settings: Settings, ledger: Ledger) -> Non
         "runbooks_intake_refused_connections",
     }
     assert 'runbooks_intake_accepted_total{source="webhook"} 1.0' in metrics.text.splitlines()
+
+
+@pytest.mark.server
+async def test_what_happens_is_told_as_events(
+    client: PrefectClient, deployed: None, prefect_server: str, settings: Settings, ledger: Ledger, ledger_file: Path
+) -> None:
+    """An alarm, its clear, its episode and its run are one Prefect event each, however often they are reported."""
+    cluster = a_cluster()
+    await block_of(cluster).save(cluster.name)
+    async with running(settings, ledger, prefect_server) as outside:
+        for kind in ("raised", "raised", "cleared", "cleared"):
+            assert (await outside.posted(cluster.source, kind=kind)).status_code == 200
+
+        async def four_events() -> bool:
+            return len(await events_of(client, cluster)) >= 4
+
+        await eventually(four_events, seconds=60)
+    ((episode,),) = rows(ledger_file, "SELECT id FROM episodes")
+    ((occurrence,),) = rows(ledger_file, "SELECT id FROM occurrences")
+    assert sorted(await events_of(client, cluster)) == sorted(
+        [
+            ("mrs.alarm.raised", str(event_id("mrs.alarm.raised", occurrence))),
+            ("mrs.alarm.cleared", str(event_id("mrs.alarm.cleared", occurrence))),
+            ("mrs.episode.opened", str(event_id("opened", episode, occurrence))),
+            ("mrs.episode.started", str(event_id("started", episode, 1))),
+        ]
+    )
+
+
+async def events_of(client: PrefectClient, cluster: Cluster) -> list[tuple[str, str]]:
+    """Name and id of all events that Prefect has about a cluster."""
+    about = {"resource": {"id": [f"mrs.cluster.{cluster.cluster_id}"]}}
+    answer = await client.request("POST", "/events/filter", json={"filter": about, "limit": 50})
+    return [(each["event"], each["id"]) for each in answer.json()["events"]]
 
 
 async def test_a_ledger_that_cannot_be_written(settings: Settings, ledger_file: Path) -> None:

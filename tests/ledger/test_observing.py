@@ -1,14 +1,20 @@
 """What is seen: in whatever order it is told, each alarm occurs once and belongs to one episode."""
 
 import random
+import shutil
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import permutations
+from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import URL, event, update
 
+from tasks.ledger.database import DRIVERS, open_ledger
 from tasks.ledger.episodes import VERIFYING
 from tasks.ledger.observing import BACKLOG_AGE, STILL_LISTED, Seen
 from tasks.ledger.receiving import intake_started, sync_clusters
@@ -457,3 +463,28 @@ async def test_whatever_comes(story: Story, seed: int) -> None:
         }
         cleared = {each.id: each.cleared_seen for each in occurrences}
         assert [each.id for each in occurrences if each.cleared_seen is None and each.episode_id is None] == []
+
+
+async def test_no_table_that_grows_is_scanned(sqlite_with_schema: Path, tmp_path: Path) -> None:
+    """However many alarms there have been: to take some in, SQLite looks up by an index whatever grows with them."""
+    path, statements = shutil.copy(sqlite_with_schema, tmp_path / "ledger.db"), []
+
+    def note(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        if statement.startswith("SELECT"):
+            statements.append((statement, parameters))
+
+    async with open_ledger(URL.create(DRIVERS["sqlite"], database=str(path))) as ledger:
+        event.listen(ledger.engine.sync_engine, "before_cursor_execute", note)
+        story = Story(ledger)
+        await story.see(_raised("node-1"), _raised("node-2"))
+        await story.see(_raised("node-1"), _cleared("node-2"))
+    with closing(sqlite3.connect(path)) as connection:
+        plans = [
+            row[3]
+            for statement, values in statements
+            for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)
+        ]
+    searched = {words[1] for words in map(str.split, plans) if words[0] == "SEARCH"}
+    scanned = {words[1] for words in map(str.split, plans) if words[0] == "SCAN"}
+    assert searched >= {"occurrences", "episodes"}
+    assert scanned.isdisjoint({"occurrences", "episodes", "observations"})
