@@ -107,7 +107,7 @@ class Demo:
         async with AsyncExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mrs-runbooks-demo-")))
             os.environ.update(NO_PROXY, RUNBOOKS_HOME=str(folder / "runbooks"), RUNBOOKS_LEDGER_URL="")
-            api = await stack.enter_async_context(prefect_stack(folder, self.say))
+            api, _ = await stack.enter_async_context(prefect_stack(folder, self.say))
             client = await stack.enter_async_context(get_client())
             ledger = await stack.enter_async_context(open_ledger())
             running = await stack.enter_async_context(intake(SETTINGS, ledger, self._tell_changes))

@@ -1,5 +1,6 @@
 """Everything of Prefect that the runbooks need, on one machine: a server, the forms, the deployments, a worker."""
 
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -19,8 +20,10 @@ POOL = "mrs-runbooks"
 @asynccontextmanager
 async def prefect_stack(
     folder: Path, say: Callable[[str], None], *, port: int = 0, grace: float = 0, forms: bool = False
-) -> AsyncIterator[str]:
-    """A Prefect server in `folder/prefect`, ready to run the runbooks; yields its API URL, which this process uses too.
+) -> AsyncIterator[tuple[str, Process]]:
+    """A Prefect server in `folder/prefect`, ready to run the runbooks.
+
+    Yields its API URL, which this process uses too, and the worker.
 
     Args:
         say: gets a sentence of progress at a time.
@@ -41,11 +44,11 @@ async def prefect_stack(
             with suppress(ObjectAlreadyExists):
                 await client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
         worker = ("-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process")
-        await stack.enter_async_context(python_process(worker, folder, "worker", api, grace=grace))
+        working = await stack.enter_async_context(python_process(worker, folder, "worker", api, grace=grace))
         if forms:
             await _prefect(("block", "register", "--module", "tasks.blocks"), folder, "blocks", api)
         await _prefect(("--no-prompt", "deploy", "--all", "--prefect-file", str(PREFECT_YAML)), folder, "deploy", api)
-        yield api
+        yield api, working
 
 
 async def _prefect(arguments: tuple[str, ...], folder: Path, name: str, api: str) -> None:

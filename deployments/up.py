@@ -1,6 +1,5 @@
 """`runbooks up`: Prefect server, worker and intake together, for one machine."""
 
-import asyncio
 import gc
 import logging
 import os
@@ -14,9 +13,10 @@ from cyclopts.validators import Number
 from deployments.ending import serve_until_told
 from deployments.intake.service import intake
 from deployments.intake.settings import read_settings
-from deployments.processes import NO_PROXY
+from deployments.processes import NO_PROXY, last_words
 from deployments.stack import prefect_stack
 from deployments.terminal import console, say
+from tasks.errors import StepFailed
 from tasks.home import home
 from tasks.ledger.database import open_ledger
 
@@ -47,7 +47,7 @@ def up(
         say(out, f"{time.monotonic() - began:6.1f} s", text)
 
     async def run() -> None:
-        async with prefect_stack(folder, tell, port=port, grace=GRACE, forms=True) as api:
+        async with prefect_stack(folder, tell, port=port, grace=GRACE, forms=True) as (api, worker):
             logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
             async with open_ledger() as ledger, intake(settings, ledger) as running:
                 gc.freeze()  # else each full collection walks all of Prefect, and everything stands still for 0.1 s
@@ -56,6 +56,7 @@ def up(
                 if not len(running.directory):
                     tell(f"connect a cluster: {api.removesuffix('/api')}/blocks, MRS Cloud, MRS Manager, MRS Cluster")
                 tell(f"Prefect's UI: {api.removesuffix('/api')}; logs: {folder}/*.log; Ctrl-C ends it")
-                await asyncio.Event().wait()
+                await worker.wait()
+                raise StepFailed(f"the worker ended: {last_words(folder, 'worker')}: look at {folder}/worker.log")
 
     serve_until_told(run())

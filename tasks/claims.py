@@ -113,7 +113,9 @@ async def settled(case: Case, parts: Sequence[Part], outcome: Outcome, ticket: s
         await _insisting(
             lambda: _written(
                 held.ledger,
-                lambda session: settle(session, held.holding, parts, outcome, ticket, waits.wall(), held.speed),
+                lambda session: settle(
+                    session, held.holding, parts, outcome, ticket, waits.wall(), speed=held.speed, host=case.host
+                ),
             )
         )
     except LedgerUnavailable as error:
@@ -129,8 +131,8 @@ async def broke_off(run: str, outcome: Outcome) -> bool:
     try:
         async with open_ledger() as ledger, ledger.writing() as session:
             episode = await episode_of_run(session, run)
-            if episode is None:
-                return True
+            if episode is None or not (episode.holder == run or (episode.state == "raised" and episode.run == run)):
+                return True  # it has none, or another run has it, or it was settled
             if outcome is not Outcome.CANCELLED and episode.run == run and not episode.acted:
                 return False
             await give_up(session, episode, outcome, waits.wall())

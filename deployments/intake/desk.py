@@ -21,6 +21,7 @@ from tasks.ledger.receiving import Rejected, first_time, heard, reject
 
 MOST_PER_COMMIT = 2_000
 GATHER = 0.003  # seconds that the first waits for others: a commit costs more than an alarm
+MOST_LETTERS = 255  # of a host's name, which is in an index
 STOPPED = "the intake is being stopped: try again"
 BY_BLOCK = ("smn", "poll", "command")  # sources that name a cluster by its block; the others as Manager calls it
 
@@ -129,6 +130,8 @@ class LedgerDesk:
 
         if not all(text.isprintable() for text in (told.alarm_id, told.cluster, told.host, told.serial)):
             return refused("malformed", "a field of the alarm holds a character that cannot be printed")
+        if len(told.host) > MOST_LETTERS or len(told.serial) > MOST_LETTERS:
+            return refused("malformed", f"the host or the serial number is longer than {MOST_LETTERS} characters")
         if told.kind == "event":
             return refused(
                 "event", f"{told.alarm_id} of {told.cluster!r} is an event, not an alarm: do not send it here"
@@ -161,7 +164,7 @@ class LedgerDesk:
         while self._waiting and size < MOST_PER_COMMIT:
             work = self._waiting.popleft()
             batch.append(work)
-            size += 1 + len(work.sightings)
+            size += 1 + len(work.sightings) + len(work.rejected)
         return batch
 
     async def _commit(self, batch: Sequence[_Work]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import httpx
@@ -24,6 +25,8 @@ logger = logging.getLogger("runbooks.intake")
 
 REFRESH_EVERY = 60.0
 REFRESH_AT_MOST_EVERY = 5.0  # for the sake of a name nobody knows
+UNKNOWN_WAITS = 2.0
+NO_SUCH_TYPE = "Block type not found"  # Prefect's own words
 
 
 class Directory:
@@ -67,17 +70,28 @@ class Directory:
         """Read the blocks anew, from Prefect if it answers, else from the ledger if nothing was read yet.
 
         Args:
-            for_unknown: an unknown name asks for it: not more often than every few seconds.
+            for_unknown: an unknown name asks for it: not more often than every few seconds, and it does not wait long,
+                nor at all while Prefect is known to be away.
 
         Raises:
             LedgerUnavailable: the ledger does not answer.
         """
+        if not for_unknown:
+            await self._refresh(0)
+        elif not (self.trouble and self._refreshed):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(UNKNOWN_WAITS):
+                    await self._refresh(REFRESH_AT_MOST_EVERY)
+
+    async def _refresh(self, not_within: float) -> None:
         async with self._refreshing:
             now = waits.now()
-            if for_unknown and self._refreshed and (now - self._refreshed).total_seconds() < REFRESH_AT_MOST_EVERY:
+            if self._refreshed and (now - self._refreshed).total_seconds() < not_within:
                 return
-            self._refreshed = now
-            found = await self._read()
+            try:
+                found = await self._read()
+            finally:
+                self._refreshed = waits.now()
             async with self._ledger.writing() as session:
                 if found is not None:
                     await sync_clusters(session, found, now)
@@ -107,7 +121,7 @@ class Directory:
         try:
             async with get_client() as client:
                 found = [_cluster(block) for block in await _blocks(client)]
-        except (httpx.HTTPError, PrefectHTTPStatusError, OSError) as error:
+        except (httpx.HTTPError, PrefectHTTPStatusError, OSError, ValueError) as error:  # a proxy's page is no JSON
             why = f"Prefect does not list the cluster blocks ({str(error) or type(error).__name__})".split("\n")[0]
             if why != self.trouble:
                 logger.warning("%s: those last read are used", why)
@@ -121,7 +135,8 @@ async def _blocks(client: PrefectClient) -> Sequence[BlockDocument]:
     try:  # this route of Prefect has no pages: limit and offset are ignored
         return await client.read_block_documents_by_type(ClusterBlock.get_block_type_slug(), include_secrets=False)
     except PrefectHTTPStatusError as error:
-        if error.response.status_code == 404:  # no block of this type was ever made
+        # No block of this type was ever made; any other 404 is a proxy's, or a wrong address.
+        if error.response.status_code == 404 and NO_SUCH_TYPE in error.response.text:
             return []
         raise
 

@@ -6,21 +6,45 @@ import errno
 import socket
 import ssl
 from collections.abc import AsyncIterator, Generator
+from functools import partial
+from typing import Any
 
 import anyio
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from deployments.intake.settings import Http, Tls
 from tasks.errors import ConfigurationError
 
 DRAIN_SECONDS = 10
 KEEP_ALIVE_SECONDS = 75  # senders and scrapers that come every minute keep their connection
+SILENT_SECONDS = 15
+MOST_CONNECTIONS = 1000
 _ADVICE = {
     errno.EADDRINUSE: "another program holds the port; stop it or choose another port",
     errno.EACCES: "not permitted; choose a port above 1023 or grant CAP_NET_BIND_SERVICE",
     errno.EADDRNOTAVAIL: "this machine has no such address; choose one of its own or 0.0.0.0",
 }
+
+
+class _Protocol(H11Protocol):
+    """At most so many connections at a time, and none that never asks for anything."""
+
+    def __init__(self, *, most: int, silent: float, **more: Any) -> None:
+        super().__init__(**more)
+        self._most, self._silent = most, silent
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self._most:
+            transport.abort()
+        else:
+            self.loop.call_later(self._silent, self._end_if_silent)
+
+    def _end_if_silent(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -42,13 +66,17 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: ASGIApp, http: Http) -> AsyncIterator[int]:
+async def serving(
+    app: ASGIApp, http: Http, *, most_connections: int = MOST_CONNECTIONS, silent_seconds: float = SILENT_SECONDS
+) -> AsyncIterator[int]:
     """Serve while the ``async with`` block runs; yields the bound port.
 
     Leaving the block takes no more requests and answers those that are there, for at most ``DRAIN_SECONDS``.
 
     Args:
         http: its port 0 takes a free one; with `tls` it is https only.
+        most_connections: further ones are closed at once.
+        silent_seconds: a connection on which nothing was asked by then is closed.
 
     Raises:
         ConfigurationError: the certificate or its key cannot be used; says which files.
@@ -57,7 +85,7 @@ async def serving(app: ASGIApp, http: Http) -> AsyncIterator[int]:
     context = _tls(http.tls) if http.tls else None
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=partial(_Protocol, most=most_connections, silent=silent_seconds),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,  # logging is the caller's

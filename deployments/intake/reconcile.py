@@ -7,6 +7,7 @@ from typing import Literal
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Scheduled
 
 from deployments.intake.dispatch import Dispatcher
@@ -14,7 +15,7 @@ from deployments.intake.events import tell_episode
 from deployments.intake.metrics import Metrics
 from deployments.intake.prefect_server import PrefectAway, asking, flow_run
 from tasks import waits
-from tasks.errors import LedgerUnavailable
+from tasks.errors import ConfigurationError, LedgerUnavailable
 from tasks.ledger.database import Ledger
 from tasks.ledger.episodes import close_verified
 from tasks.ledger.receiving import intake_alive, prune
@@ -27,7 +28,7 @@ EVERY = 10.0
 PRUNE_EVERY = timedelta(hours=6)
 MOST_RUNS = 5
 FIRST_PAUSE = timedelta(seconds=30)  # before a dead run is started again; doubled each time
-NOT_DEAD = (StateType.SCHEDULED, StateType.PENDING, StateType.PAUSED, StateType.CANCELLING)
+STARTING = timedelta(minutes=10)  # a run that starts, or is being cancelled, for longer has lost its worker
 
 logger = logging.getLogger("runbooks.intake")
 
@@ -47,8 +48,13 @@ def verdict(episode: Episode, run: FlowRun | None, now: datetime) -> Verdict:
         return "cancelled"
     if episode.state != "raised" and run and run.state and run.state.is_final() and run.state.name in ENDS:
         return "done"  # it came to its end, and could not write so
-    if state in NOT_DEAD or (state is StateType.RUNNING and episode.state == "raised"):
+    if state in (StateType.SCHEDULED, StateType.PAUSED):
         return "leave"
+    starts = state is StateType.PENDING or (state is StateType.RUNNING and episode.state == "raised")
+    if (starts or state is StateType.CANCELLING) and run and run.state and now - run.state.timestamp < STARTING:
+        return "leave"
+    if state is StateType.CANCELLING:
+        return "cancelled"
     if episode.acted or episode.runs >= MOST_RUNS:
         return "give up"
     if now < episode.raised + FIRST_PAUSE * 2 ** max(episode.runs - 1, 0):
@@ -70,7 +76,7 @@ class Reconciler:
             while True:
                 try:
                     await self.reconcile(client)
-                except (PrefectAway, LedgerUnavailable) as error:
+                except (PrefectAway, LedgerUnavailable, ConfigurationError) as error:
                     logger.warning("nothing can be reconciled now: %s", error)
                 await asyncio.sleep(EVERY)
 
@@ -103,8 +109,8 @@ class Reconciler:
             outcome = {"cancelled": Outcome.CANCELLED, "give up": Outcome.ERROR}.get(todo) or Outcome(str(state))
             async with self._ledger.writing() as session:
                 mine = await give_up(session, episode, outcome, now)
-            if mine and todo != "done":  # what is done has its ticket
-                _ticket(episode, outcome, str(state))
+                if mine and todo != "done":  # what is done has its ticket; without a ticket nothing is given up
+                    _ticket(episode, outcome, str(state))
             self._dispatcher.look()  # a host may have come too late for it
         elif todo != "leave":
             async with self._ledger.writing() as session:
@@ -114,9 +120,16 @@ class Reconciler:
             logger.warning("the run of episode %s of %s is %s: it gets a run again", episode.id, episode.cluster, state)
             self._metrics.runs_started.labels("again").inc()
             if run and todo == "same run":
-                with asking():
-                    await client.set_flow_run_state(run.id, Scheduled(message="its worker died"), force=True)
+                await _schedule(client, run)
             self._dispatcher.look()
+
+
+async def _schedule(client: PrefectClient, run: FlowRun) -> None:
+    try:
+        with asking():
+            await client.set_flow_run_state(run.id, Scheduled(message="its worker died"), force=True)
+    except (ObjectNotFound, PrefectHTTPStatusError) as error:  # the next look finds out what became of it
+        logger.warning("%s is not scheduled anew: %s", run.name, " ".join(str(error).split()))
 
 
 def _ticket(episode: Episode, outcome: Outcome, state: str) -> None:

@@ -203,8 +203,13 @@ def _engine(url: URL) -> AsyncEngine:
             event.listen(engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
             return engine
-        settings = {"application_name": "runbooks", "lock_timeout": f"{PATIENCE:.0f}s"}
-        arguments = {"timeout": PATIENCE, "server_settings": settings}
+        settings = {
+            "application_name": "runbooks",
+            "lock_timeout": f"{PATIENCE:.0f}s",
+            # A machine that vanishes in the middle of writing must not keep all others waiting.
+            "idle_in_transaction_session_timeout": f"{PATIENCE:.0f}s",
+        }
+        arguments = {"timeout": PATIENCE, "command_timeout": 2 * PATIENCE, "server_settings": settings}
         return create_async_engine(url, pool_pre_ping=True, pool_timeout=PATIENCE, connect_args=arguments)
     except (NoSuchModuleError, ArgumentError) as error:
         raise ConfigurationError(f"{URL_VARIABLE} cannot be used ({error})") from error

@@ -136,13 +136,19 @@ async def settle(
     outcome: str,
     ticket: str,
     now: datetime,
+    *,
     speed: float = 1,
+    host: str = "",
 ) -> str:
     """The run is over: write down how the page ended for each alarm, and let go of the episode.
 
     An active alarm of the episode that the run did not follow (it came too late for it) makes the episode need another
     run. A run that followed none ends all that were known when it took the episode: it has looked for them. A cancelled
     run ends the episode.
+
+    Args:
+        speed: how much faster the cluster's time runs.
+        host: the only host it was to look at; empty: all.
 
     Returns:
         The episode's state now; empty: it was another run's, and nothing was written.
@@ -171,7 +177,9 @@ async def settle(
     for occurrence in known:
         if occurrence.episode_id != episode.id or occurrence.ended:
             continue
-        if outcome == Outcome.CANCELLED or (not parts and occurrence.first_seen <= taken):
+        known_to_it = occurrence.host in holding.hosts and occurrence.first_seen <= taken  # two clocks: both must hold
+        looked_for = known_to_it and host in ("", occurrence.host)
+        if outcome == Outcome.CANCELLED or (not parts and looked_for):
             end_alarm(occurrence, outcome, now)
     left = [each for each in known if each.episode_id == episode.id and not each.ended]
     if outcome == Outcome.CANCELLED:

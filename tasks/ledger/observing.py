@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from secrets import token_hex
 
-from sqlalchemy import insert, inspect, or_, select
+from sqlalchemy import and_, insert, inspect, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import flag_modified
 
@@ -19,7 +19,7 @@ REMEMBERED = timedelta(hours=48)  # a cleared occurrence is compared with what c
 CONNECTING = timedelta(seconds=60)
 STILL_LISTED = timedelta(minutes=5)  # longer than a reading of Manager's list may take until it is written down
 REPAIRED = frozenset({Outcome.END, Outcome.CLEARED, Outcome.CLEARED_BY_PERSON})
-MOST_PLACES = 10_000  # a statement takes 32,766 values at most
+MOST_AT_ONCE = 5_000  # a statement takes 32,766 values at most, of which each is three
 LEARNED = ("serial", "occurred", "cleared", "cleared_seen", "cleared_by", "episode_id", "ended", "trace")
 OPEN = ("raised", "running", "waiting", "verifying")
 
@@ -96,17 +96,28 @@ def _row(sighting: Sighting, seen: Seen, now: datetime) -> dict[str, object]:
 async def _recall(session: AsyncSession, sightings: Sequence[Sighting], now: datetime) -> _Memory:
     memory = _Memory(now)
     clusters = {sighting.cluster.cluster_id for sighting in sightings}
-    places = list({place_of(each.cluster.cluster_id, each.observation.host) for each in sightings})
-    for first in range(0, len(places), MOST_PLACES):
-        recent = select(Occurrence).where(
-            Occurrence.place.in_(places[first : first + MOST_PLACES]),
-            or_(Occurrence.cleared_seen.is_(None), Occurrence.last_seen > now - REMEMBERED),
-        )
-        for occurrence in (await session.scalars(recent)).all():
-            memory.occurrences[occurrence.cluster_id, occurrence.alarm_id, occurrence.host].append(occurrence)
     going = select(Episode).where(Episode.cluster_id.in_(clusters), Episode.state.in_(OPEN))
     for episode in (await session.scalars(going)).all():
         memory.episodes[episode.cluster_id, episode.alarm_id] = episode
+    for first in range(0, len(sightings), MOST_AT_ONCE):
+        some = [
+            (place_of(each.cluster.cluster_id, each.observation.host), each.observation.serial)
+            for each in sightings[first : first + MOST_AT_ONCE]
+        ]
+        # Of the cleared ones of a host only those that may be meant, or that a run has followed in an open episode.
+        meant = or_(
+            Occurrence.serial.in_({"", *(serial for _, serial in some)}),
+            Occurrence.place.in_({place for place, serial in some if not serial}),
+            and_(Occurrence.ended != "", Occurrence.episode_id.in_({each.id for each in memory.episodes.values()})),
+        )
+        recent = select(Occurrence).where(
+            Occurrence.place.in_({place for place, _ in some}),
+            or_(Occurrence.cleared_seen.is_(None), and_(Occurrence.last_seen > now - REMEMBERED, meant)),
+        )
+        for occurrence in (await session.scalars(recent)).all():
+            known = memory.occurrences[occurrence.cluster_id, occurrence.alarm_id, occurrence.host]
+            if occurrence not in known:
+                known.append(occurrence)
     names = {sighting.cluster.name for sighting in sightings}
     memory.polls = {poll.cluster: poll for poll in (await session.scalars(select(Poll).where(Poll.cluster.in_(names))))}
     gaps = select(IntakeRow).where(IntakeRow.gap_from.is_not(None), IntakeRow.started > now - REMEMBERED)

@@ -6,7 +6,7 @@ from sqlalchemy import and_, case, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks.ledger.episodes import HELD, end_alarm
-from tasks.ledger.observing import REPAIRED, close, needs_a_run
+from tasks.ledger.observing import close, needs_a_run
 from tasks.ledger.tables import Episode, Occurrence
 from tasks.models import Outcome
 
@@ -66,16 +66,16 @@ async def start_again(session: AsyncSession, seen: Episode, now: datetime, *, sa
 async def give_up(session: AsyncSession, seen: Episode, outcome: Outcome, now: datetime) -> bool:
     """The run is over and has not settled its episode: its alarms end with this word. False: it is not as it was seen.
 
-    The episode is closed, unless the run's end was a good one and an active alarm came too late for it: another run
-    follows then.
+    The episode is closed, unless the run came to an end of the page and an active alarm came too late for it: another
+    run follows then.
     """
     row = await _still(session, seen)
     if row is None:
         return False
-    taken, late = row.claimed or now, False
+    taken, late, ended_well = row.claimed or now, False, outcome not in (Outcome.ERROR, Outcome.CANCELLED)
     mine = select(Occurrence).where(Occurrence.episode_id == row.id, Occurrence.ended == "")
     for occurrence in await session.scalars(mine):
-        if outcome in REPAIRED and occurrence.cleared_seen is None and occurrence.first_seen > taken:
+        if ended_well and occurrence.cleared_seen is None and occurrence.first_seen > taken:
             late = True
         else:
             end_alarm(occurrence, outcome, now)

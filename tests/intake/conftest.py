@@ -215,10 +215,15 @@ async def client(prefect_server: str) -> AsyncIterator[PrefectClient]:
 
 @pytest.fixture(scope="session")
 def deployed(prefect_server: str) -> None:
-    """The deployments of prefect.yaml, made as its first lines say."""
+    """The deployments of prefect.yaml are on the Prefect server."""
+    deploy(prefect_server)
+
+
+def deploy(api: str) -> None:
+    """Make the deployments of prefect.yaml as its first lines say."""
     pool = ("work-pool", "create", "--type", "process", "mrs-runbooks", "--overwrite")
-    deploy = ("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
-    environment = {**os.environ, "PREFECT_API_URL": prefect_server, "PREFECT_HOME": str(PREFECT_HOME.value())}
-    for command in (pool, deploy):
+    deployments = ("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
+    environment = {**os.environ, "PREFECT_API_URL": api, "PREFECT_HOME": str(PREFECT_HOME.value())}
+    for command in (pool, deployments):
         prefect = [sys.executable, "-m", "prefect", *command]
         subprocess.run(prefect, cwd=Path(__file__).parents[2], env=environment, check=True, capture_output=True)

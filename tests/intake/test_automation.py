@@ -1,34 +1,15 @@
 """Alarms that others emit as Prefect events: the automation of prefect.yaml, on a real server."""
 
 import asyncio
-import os
-import subprocess
-import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
-from prefect.settings import PREFECT_HOME
 
 pytestmark = [pytest.mark.server, pytest.mark.anyio]
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def automated(prefect_server: str) -> None:
-    """The deployments of prefect.yaml with their automation."""
-    environment = {**os.environ, "PREFECT_API_URL": prefect_server, "PREFECT_HOME": str(PREFECT_HOME.value())}
-    for command in (
-        ("work-pool", "create", "--type", "process", "mrs-runbooks", "--overwrite"),
-        ("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml"),
-    ):
-        prefect = [sys.executable, "-m", "prefect", *command]
-        subprocess.run(prefect, cwd=ROOT, env=environment, check=True, capture_output=True)
 
 
 async def emitted(client: PrefectClient, event: str, cluster: str) -> None:
@@ -52,7 +33,7 @@ async def runs_on(client: PrefectClient, cluster: str) -> list[FlowRun]:
     ]
 
 
-async def test_a_reported_alarm_starts_the_runbook_and_ours_do_not(automated: None) -> None:
+async def test_a_reported_alarm_starts_the_runbook_and_ours_do_not(deployed: None) -> None:
     """`mrs.alarm.reported` starts one run of the runbook on its cluster; what the intake emits starts none."""
     async with get_client() as client:
         cluster = f"reported-{uuid4()}"

@@ -169,6 +169,7 @@ async def test_what_comes_again_is_a_duplicate(ledger_file: Path) -> None:
             "malformed",
             "a field of the alarm holds a character that cannot be printed",
         ),
+        ("poll", {"host": "n" * 256}, "malformed", "the host or the serial number is longer than 255 characters"),
         (
             "webhook",
             {"cluster": "\ud800"},

@@ -161,6 +161,19 @@ async def test_prefect_away_leaves_what_was_known(
 
 
 @pytest.mark.server
+async def test_a_proxy_s_404_unmakes_no_cluster(prefect_server: str, ledger: Ledger) -> None:
+    """A 404 that is not Prefect's own leaves the clusters as they were last read."""
+    cluster, directory = a_cluster(), Directory(ledger)
+    await block_of(cluster).save(cluster.name)
+    async with wire(prefect_server) as laid:
+        await directory.refresh()
+        laid.refuses[b"/block_documents"] = (404, 10)
+        await directory.refresh()
+    assert directory.trouble.startswith("Prefect does not list the cluster blocks (Client error '404")
+    assert isinstance(directory.by_report(cluster.source), Cluster)
+
+
+@pytest.mark.server
 async def test_unknown_names_do_not_hammer_prefect(prefect_server: str, ledger: Ledger) -> None:
     """Twenty unknown names at once and then some more make Prefect list its blocks once at most."""
     directory = Directory(ledger)

@@ -96,6 +96,22 @@ async def test_tls_and_one_connection_for_many_requests(authority: Authority) ->
     assert ([delivery.peer for (delivery,) in desk.accepted], len(set(app.ports))) == ([LOOPBACK] * 3, 1)
 
 
+async def test_who_says_nothing_is_put_out() -> None:
+    """A connection on which nothing is asked is closed, one that asked is not, and there are not too many at once."""
+    async with serving(application(Desk()), ON_ANY_PORT, most_connections=2, silent_seconds=0.3) as port:
+        url = f"http://{LOOPBACK}:{port}/health"
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(url)).status_code == 200
+            silent, writing = await asyncio.open_connection(LOOPBACK, port)
+            too_many, another = await asyncio.open_connection(LOOPBACK, port)
+            assert await asyncio.wait_for(too_many.read(), 5) == b""
+            assert not silent.at_eof()
+            assert await asyncio.wait_for(silent.read(), 5) == b""
+            assert (await client.get(url)).status_code == 200
+        for writer in (writing, another):
+            writer.close()
+
+
 async def test_with_tls_nothing_is_served_in_the_clear(authority: Authority) -> None:
     """A client without TLS gets no answer from a port with it."""
     http = Http(host=LOOPBACK, port=0, tls=authority.tls)

@@ -11,7 +11,7 @@ from prefect.states import AwaitingRetry, Cancelled, Cancelling, Completed, Cras
 
 from deployments.intake.dispatch import Dispatcher
 from deployments.intake.metrics import Metrics
-from deployments.intake.reconcile import ENDS, MOST_RUNS, Reconciler, Verdict, verdict
+from deployments.intake.reconcile import ENDS, MOST_RUNS, STARTING, Reconciler, Verdict, verdict
 from tasks import waits
 from tasks.ledger.database import Ledger
 from tasks.ledger.episodes import Asking, Holding, Part, begin_change, claim, settle
@@ -77,6 +77,23 @@ STATES: list[tuple[str, FlowRun | None, tuple[Verdict, Verdict, Verdict]]] = [
 @pytest.mark.parametrize(("run", "verdicts"), [row[1:] for row in STATES], ids=[row[0] for row in STATES])
 def test_what_is_to_be_done(run: FlowRun | None, verdicts: tuple[Verdict, Verdict, Verdict]) -> None:
     """Each state of a run has one verdict before it held anything, after, and after it may have changed something."""
+    kinds = (an_episode(), an_episode("running"), an_episode("running", acted=True))
+    assert tuple(verdict(episode, run, NOW) for episode in kinds) == verdicts
+
+
+@pytest.mark.parametrize(
+    ("kind", "verdicts"),
+    [
+        (StateType.PENDING, DEAD),
+        (StateType.RUNNING, DEAD),
+        (StateType.CANCELLING, ("cancelled", "cancelled", "cancelled")),
+        (StateType.SCHEDULED, ALIVE),
+        (StateType.PAUSED, ALIVE),
+    ],
+)
+def test_a_run_that_starts_for_ever_has_no_worker(kind: StateType, verdicts: tuple[Verdict, Verdict, Verdict]) -> None:
+    """What has been starting, or being cancelled, for ten minutes is dead; what is scheduled or paused may wait."""
+    run = a_run(State(type=kind, timestamp=NOW - STARTING))
     kinds = (an_episode(), an_episode("running"), an_episode("running", acted=True))
     assert tuple(verdict(episode, run, NOW) for episode in kinds) == verdicts
 
@@ -262,10 +279,10 @@ async def test_a_run_that_ended_unsettled_keeps_its_word(story: Story) -> None:
 
 
 @pytest.mark.server
-@pytest.mark.parametrize("state", [Scheduled(), Pending(), State(type=StateType.PAUSED), AwaitingRetry()])
+@pytest.mark.parametrize("state", [Scheduled(), State(type=StateType.PAUSED), AwaitingRetry()])
 @pytest.mark.parametrize("took", [False, True])
 async def test_a_run_that_waits_is_left_alone(story: Story, state: State, took: bool) -> None:
-    """A run that is scheduled, pending or paused is not touched, however old it is."""
+    """A run that is scheduled or paused is not touched, however old it is."""
     run = await story.begin(state)
     if took:
         await story.held(run)

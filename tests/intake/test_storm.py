@@ -2,10 +2,7 @@
 
 import asyncio
 import json
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +12,6 @@ import httpx
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
-from prefect.settings import PREFECT_HOME
 from sqlalchemy import func, make_url, select
 
 from deployments.intake.acceptance import Delivery, digest_of
@@ -30,22 +26,9 @@ from tests.intake.conftest import LOOPBACK, send, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.server]
 
-ROOT = Path(__file__).parents[2]
 TOKEN = "a-token-of-the-tests"
 HOSTS, COPIES = 200, 50
 DATAGRAMS_AT_ONCE, ALARMS_AT_ONCE = 50, 50
-
-
-@pytest.fixture(scope="module")
-def deployed(prefect_server: str) -> None:
-    """The deployments of prefect.yaml."""
-    environment = {**os.environ, "PREFECT_API_URL": prefect_server, "PREFECT_HOME": str(PREFECT_HOME.value())}
-    for command in (
-        ("work-pool", "create", "--type", "process", "mrs-runbooks", "--overwrite"),
-        ("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml"),
-    ):
-        prefect = [sys.executable, "-m", "prefect", *command]
-        subprocess.run(prefect, cwd=ROOT, env=environment, check=True, capture_output=True)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import URL, make_url, select
@@ -92,11 +93,11 @@ class Story:
         return holding
 
     async def end(
-        self, holding: Holding, *parts: Part, outcome: str = Outcome.END, ticket: str = "", speed: float = 1
+        self, holding: Holding, *parts: Part, outcome: str = Outcome.END, ticket: str = "", **about: Any
     ) -> str:
         """The run is over; returns the episode's state."""
         async with self.ledger.writing() as session:
-            return await settle(session, holding, parts, outcome, ticket, self.now, speed)
+            return await settle(session, holding, parts, outcome, ticket, self.now, **about)
 
     async def close_verified(self) -> list[str]:
         """Episodes without a relapse are closed; returns their ids."""

@@ -293,6 +293,25 @@ async def test_a_run_that_found_nothing_ends_all_it_looked_for(story: Story) -> 
     assert (await story.alarms())[2:] == [("node-3", "node-3", True, "CANNOT-TELL"), ("node-4", "node-4", True, "")]
 
 
+async def test_a_run_for_one_host_leaves_the_others_to_another(story: Story) -> None:
+    """A run that was to look at one host, and found nothing, ends no other host's alarm: that one gets a run."""
+    await _raise(story, "node-1", "node-2")
+    holding = await story.hold("a person's", automated=False)
+    assert await story.end(holding, outcome=Outcome.ERROR, host="node-2") == "raised"
+    assert await story.alarms() == [("node-1", "node-1", True, ""), ("node-2", "node-2", True, "ERROR")]
+
+
+async def test_an_alarm_that_came_after_the_claim_is_not_ended_by_a_slow_clock(story: Story) -> None:
+    """A host that was not known when the run took the episode gets a run, also if the intake's clock was behind."""
+    await _raise(story, "node-1")
+    holding = await story.hold()
+    story.later(-MINUTE)
+    await _raise(story, "node-2")
+    story.later(2 * MINUTE)
+    assert await story.end(holding, outcome=Outcome.CLEARED) == "raised"
+    assert sorted(await story.alarms()) == [("node-1", "node-1", False, "CLEARED"), ("node-2", "node-2", True, "")]
+
+
 async def test_a_cancelled_run_ends_its_episode(story: Story) -> None:
     """A run that a person cancelled closes the episode with all its alarms, and nothing starts again."""
     await _raise(story, "node-1", "node-2")

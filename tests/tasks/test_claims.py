@@ -286,6 +286,20 @@ async def test_a_run_that_took_over_an_episode_and_broke_off_ends_it() -> None:
     assert ((await episode()).state, (await episode()).outcome) == ("closed", "ERROR")
 
 
+async def test_a_run_that_breaks_off_leaves_another_one_s_episode_alone() -> None:
+    """The run an alarm started fails while a person's run is at work on its episode: that one goes on, and may act."""
+    await raised()
+    await change(run="run-16", runs=1)
+    async with holding("17", automated=False):
+        await may_act(a_case("run-17"))
+        assert await broke_off("run-16", Outcome.ERROR)
+        assert await broke_off("run-16", Outcome.CANCELLED)
+        await may_act(a_case("run-17"))
+        await settled(a_case("run-17"), [PART], Outcome.END, "")
+    assert await broke_off("run-17", Outcome.CANCELLED)
+    assert ((await episode()).state, (await episode()).outcome) == ("verifying", "END")
+
+
 class Pauses:
     """A clock on which nothing takes time; remembers the pauses, and does something in each."""
 
