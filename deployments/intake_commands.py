@@ -1,7 +1,6 @@
 """`runbooks intake`, `alarm` and `ledger`: alarms in, by themselves or by hand, and where they are kept."""
 
 import asyncio
-import gc
 import getpass
 import logging
 import socket
@@ -17,7 +16,7 @@ from prefect.settings import PREFECT_API_URL
 from rich.table import Table
 from rich.text import Text
 
-from deployments.ending import run_until_ended, serve_until_told
+from deployments.ending import collect_less, run_until_ended, serve_until_told
 from deployments.intake.acceptance import Delivery, Receipt, digest_of
 from deployments.intake.desk import LedgerDesk, News
 from deployments.intake.directory import Directory
@@ -68,7 +67,7 @@ def run_intake(*, config: Path | None = None) -> None:
 
     async def run() -> None:
         async with open_ledger() as opened, serving_intake(settings, opened) as running:
-            gc.freeze()  # else each full collection walks all of Prefect, and everything stands still for 0.1 s
+            collect_less()
             where = ", ".join(f"{name} {port}" for name, port in running.ports.items())
             hosts = f"http on {settings.http.host}, syslog on {settings.syslog.host}"
             out.print(

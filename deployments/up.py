@@ -1,6 +1,5 @@
 """`runbooks up`: Prefect server, worker and intake together, for one machine."""
 
-import gc
 import logging
 import os
 import time
@@ -10,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from deployments.ending import serve_until_told
+from deployments.ending import collect_less, serve_until_told
 from deployments.intake.service import intake
 from deployments.intake.settings import read_settings
 from deployments.processes import NO_PROXY, last_words
@@ -50,7 +49,7 @@ def up(
         async with prefect_stack(folder, tell, port=port, grace=GRACE, forms=True) as (api, worker):
             logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
             async with open_ledger() as ledger, intake(settings, ledger) as running:
-                gc.freeze()  # else each full collection walks all of Prefect, and everything stands still for 0.1 s
+                collect_less()
                 where = ", ".join(f"{name} {number}" for name, number in running.ports.items())
                 tell(f"the intake takes alarms in: {where}; {len(running.directory)} clusters are connected")
                 if not len(running.directory):
