@@ -9,7 +9,7 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks.ledger.matching import the_one
-from tasks.ledger.observing import OPEN, REMEMBERED, REPAIRED, close, needs_a_run
+from tasks.ledger.observing import OPEN, REMEMBERED, REPAIRED, close, needs_a_run, open_episode
 from tasks.ledger.tables import Episode, Occurrence
 from tasks.models import Alarm, Outcome
 
@@ -81,20 +81,8 @@ async def claim(
         if over is not None:
             return Held(over.id, over.link or f"nobody any more: episode {over.id} has ended ({over.outcome})")
     if episode is None:
-        episode = Episode(
-            id=f"{now:%Y%m%d}-{token_hex(4)}",
-            cluster_id=cluster_id,
-            cluster=cluster,
-            alarm_id=alarm_id,
-            state="raised",
-            opened=now,
-            opened_by="run",
-            raised=now,
-            n=1,
-            run=asking.run,
-            runs=1,
-        )
-        session.add(episode)
+        episode = open_episode(session, cluster_id, cluster, alarm_id, "run", now)
+        episode.n, episode.run, episode.runs = 1, asking.run, 1
     living = episode.state in HELD and episode.lease is not None and episode.lease > now
     if living and episode.holder != asking.run:
         return Held(episode.id, episode.link or str(episode.holder))

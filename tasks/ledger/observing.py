@@ -201,19 +201,9 @@ def _join(session: AsyncSession, memory: _Memory, sighting: Sighting, occurrence
         episode = None
     backlog = _backlog(memory, sighting)
     if episode is None:
-        episode = Episode(
-            id=f"{now:%Y%m%d}-{token_hex(4)}",
-            cluster_id=cluster.cluster_id,
-            cluster=cluster.name,
-            alarm_id=told.alarm_id,
-            opened=now,
-            opened_by=sighting.source,
-            backlog=backlog,
-            state="raised",
-            raised=now,
-        )
+        episode = open_episode(session, cluster.cluster_id, cluster.name, told.alarm_id, sighting.source, now)
+        episode.backlog = backlog
         needs_a_run(episode, now)
-        session.add(episode)
         memory.episodes[key] = episode
         return episode, True
     before = [
@@ -231,6 +221,24 @@ def _join(session: AsyncSession, memory: _Memory, sighting: Sighting, occurrence
     episode.backlog = backlog  # the run is for this alarm only
     needs_a_run(episode, now)
     return episode, True
+
+
+def open_episode(
+    session: AsyncSession, cluster_id: str, cluster: str, alarm_id: str, opened_by: str, now: datetime
+) -> Episode:
+    """A new episode of the cluster, which has no number yet."""
+    episode = Episode(
+        id=f"{now:%Y%m%d}-{token_hex(4)}",
+        cluster_id=cluster_id,
+        cluster=cluster,
+        alarm_id=alarm_id,
+        opened=now,
+        opened_by=opened_by,
+        state="raised",
+        raised=now,
+    )
+    session.add(episode)
+    return episode
 
 
 def needs_a_run(episode: Episode, now: datetime) -> None:

@@ -4,12 +4,11 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from secrets import token_hex
 
 from sqlalchemy import Select, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tasks.ledger.observing import OPEN, REPAIRED, close, needs_a_run
+from tasks.ledger.observing import OPEN, REPAIRED, close, needs_a_run, open_episode
 from tasks.ledger.tables import Cluster, Episode, Occurrence, Poll
 
 
@@ -159,17 +158,7 @@ async def open_unread(
         await session.flush()  # before another one may be open
         episode = None
     if episode is None:
-        episode = Episode(
-            id=f"{now:%Y%m%d}-{token_hex(4)}",
-            cluster_id=cluster.cluster_id,
-            cluster=cluster.name,
-            alarm_id=alarm_id,
-            opened=now,
-            opened_by=opened_by,
-            state="raised",
-            raised=now,
-        )
-        session.add(episode)
+        episode = open_episode(session, cluster.cluster_id, cluster.name, alarm_id, opened_by, now)
     elif episode.state != "verifying" or episode.outcome not in REPAIRED:
         return None
     needs_a_run(episode, now)

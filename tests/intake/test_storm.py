@@ -18,11 +18,11 @@ from deployments.intake.acceptance import Delivery, digest_of
 from deployments.intake.desk import LedgerDesk
 from deployments.intake.service import Running, intake
 from deployments.intake.settings import Settings
-from tasks.blocks import Cloud, Cluster, Manager
 from tasks.ledger.database import open_ledger
 from tasks.ledger.tables import Episode, ObservationRow, Occurrence
 from tasks.models import Observation
 from tests.intake.conftest import LOOPBACK, send, until
+from tests.intake.standing import a_cluster, block_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.server]
 
@@ -34,19 +34,8 @@ DATAGRAMS_AT_ONCE, ALARMS_AT_ONCE = 50, 50
 @pytest.fixture
 async def cluster(deployed: None) -> str:
     """The name of a cluster's block, which is also what its alarms call it."""
-    name, nowhere = f"storm-{uuid4().hex}", "http://127.0.0.1:9"
-    cloud = Cloud(
-        project_id="p",
-        domain_id="d",
-        mrs_url=nowhere,
-        ecs_url=nowhere,
-        iam_url=nowhere,
-        access_key="AK",
-        secret_key="secret-of-the-cloud",
-    )
-    manager = Manager(url=nowhere, user="runbooks", password="secret-of-the-manager")
-    block = Cluster(cluster_id=str(uuid4()), source=name, manager=manager, cloud=cloud)
-    await block.save(name)
+    name = f"storm-{uuid4().hex}"
+    await block_of(a_cluster(name, name, str(uuid4()))).save(name)
     return name
 
 
