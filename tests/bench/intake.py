@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
@@ -61,6 +62,7 @@ async def loads(folder: Path, databases: Sequence[str], seconds: float) -> list[
     """All loads on all databases, shown as they come."""
     found = []
     for database in databases:
+        say(f"three loads on {database}, {seconds:g} s each")
         async with AsyncExitStack() as stack:
             here = folder / database
             url = f"sqlite:///{here}/ledger.db"
@@ -83,17 +85,30 @@ async def episodes(folder: Path, alarms: int, clusters: int, patience: float) ->
     """The same alarms to the intake and to plain Prefect; then many clusters at once."""
     found: list[Compared] = []
     if alarms:
+        say(f"{alarms} alarms, each twice, to the intake and then to plain Prefect")
         found += await compare(folder, alarms, patience)
+        show_runs(found)
     if clusters:
+        say(f"{clusters} clusters that alarm at once; their blocks take longest")
         found.append(await burst(folder, clusters, patience))
+        show_runs(found[-1:])
+    return found
+
+
+def show_runs(compared: Sequence[Compared]) -> None:
+    """Print what became of alarms."""
     table = Table(
         "who", "alarms", "deliveries", "one run", "none", "several", "runs", "first s", "last s", title="Runs"
     )
-    for each in found:
+    for each in compared:
         counts = (each.alarms, each.deliveries, each.one, each.none, each.several, each.runs)
         table.add_row(each.who, *map(str, counts), f"{each.first:.1f}", f"{each.last:.1f}")
     Console(width=160).print(table)
-    return found
+
+
+def say(what: str) -> None:
+    """Tell what goes on now."""
+    print(f"{time.strftime('%H:%M:%S')} {what} ...", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
