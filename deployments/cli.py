@@ -175,7 +175,7 @@ def _address(text: str) -> tuple[str, int]:
 
 
 def main() -> None:
-    """Run the command. What goes wrong is one sentence on stderr and exit code 2; Ctrl-C and SIGTERM: 130."""
+    """Run the command. What goes wrong is one sentence on stderr and exit code 2; interrupted in its work: 130."""
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:

@@ -26,6 +26,12 @@ def run_until_ended(work: Coroutine[Any, Any, Ended]) -> Ended:
         raise KeyboardInterrupt from None
 
 
+def serve_until_told(work: Coroutine[Any, Any, None]) -> None:
+    """The same for what runs until it is told to end: being told is how it ends well."""
+    with suppress(KeyboardInterrupt):
+        run_until_ended(work)
+
+
 def collect_less() -> None:
     """Make the garbage collector of a process that has started up walk less, and less often.
 
@@ -33,9 +39,3 @@ def collect_less() -> None:
     """
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-
-
-def serve_until_told(work: Coroutine[Any, Any, None]) -> None:
-    """The same for what runs until it is told to end: being told is how it ends well."""
-    with suppress(KeyboardInterrupt):
-        run_until_ended(work)

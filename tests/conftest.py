@@ -5,7 +5,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from prefect.settings import (
 
 from deployments.emulator.region import Region
 from deployments.emulator.serve import serve
+from deployments.processes import free_port
 
 
 @pytest.fixture
@@ -54,9 +54,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @contextmanager
 def serving_prefect(home: Path, **more: str) -> Iterator[str]:
     """The same while the block runs; `more` goes to its environment."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ,
         "PREFECT_HOME": str(home),
@@ -118,9 +116,7 @@ def _unprivileged() -> dict[str, Any]:
 def postgresql() -> Iterator[str]:
     """A PostgreSQL of the tests' own on a free port, which trusts everybody; yields the URL of its first database."""
     initdb, postgres, as_user = _postgresql_program("initdb"), _postgresql_program("postgres"), _unprivileged()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     folder = tempfile.mkdtemp(prefix="runbooks-postgresql-")  # not below pytest's own, which only we may enter
     try:
         if as_user:

@@ -25,7 +25,7 @@ logger = logging.getLogger("runbooks.intake")
 
 REFRESH_EVERY = 60.0
 REFRESH_AT_MOST_EVERY = 5.0  # for the sake of a name nobody knows
-UNKNOWN_WAITS = 2.0
+UNKNOWN_WAITS = 2.0  # seconds that it waits for Prefect at most
 NO_SUCH_TYPE = "Block type not found"  # Prefect's own words
 
 

@@ -1,7 +1,6 @@
 """What happened, told as Prefect events: information for whoever listens, never the path an alarm takes."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from uuid import UUID, uuid5
 
@@ -27,27 +26,25 @@ class Teller:
 
     def __init__(self, tell: Callable[[Sequence[News]], None], metrics: Metrics) -> None:
         self._tell, self._metrics = tell, metrics
-        self._untold: deque[News] = deque()
-        self._something = asyncio.Event()
+        self._untold: asyncio.Queue[News] = asyncio.Queue(MOST_UNTOLD)
 
     def __call__(self, changes: Sequence[News]) -> None:
         """Take note of what is to be told; returns at once."""
-        room = MOST_UNTOLD - len(self._untold)
-        self._untold.extend(changes[:room])
-        self._metrics.untold.inc(max(0, len(changes) - room))
-        self._something.set()
+        for change in changes:
+            try:
+                self._untold.put_nowait(change)
+            except asyncio.QueueFull:
+                self._metrics.untold.inc()
 
     async def run(self) -> None:
         """Tell until cancelled, and then what is left."""
         try:
             while True:
-                await self._something.wait()
-                self._something.clear()
-                while self._untold:
-                    self._tell([self._untold.popleft()])
-                    await asyncio.sleep(PAUSE)
+                self._tell([await self._untold.get()])
+                await asyncio.sleep(PAUSE)
         finally:
-            self._tell(self._untold)
+            while not self._untold.empty():
+                self._tell([self._untold.get_nowait()])
 
 
 def event_id(*parts: object) -> UUID:

@@ -1,6 +1,5 @@
 """The ears of the syslog intake: lines from UDP, TCP and TLS, handed on. What they mean is not decided here."""
 
-import asyncio
 import errno
 import socket
 import ssl
@@ -10,6 +9,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Literal, get_args
 
 from deployments.intake.framing import Counters
+from deployments.intake.group import task_group
 from deployments.intake.sockets import Datagrams, OnLines, Sink, Streams
 from deployments.intake.syslog import MAX_LINE
 
@@ -92,22 +92,17 @@ async def listen(
         raise ValueError("ports: tls needs a certificate; pass it in tls")
     sink = Sink(on_lines, allowed, Counters() if counters is None else counters, max_line)
     bound_ports: dict[Protocol, int] = {}
-    try:
-        async with asyncio.TaskGroup() as group:
-            with ExitStack() as opened:
-                for protocol, port in ports.items():
-                    bound = _bound(protocol, host, port)
-                    bound_ports[protocol] = bound.getsockname()[1]
-                    ear: Datagrams | Streams
-                    if protocol == "udp":
-                        ear = Datagrams(sink, group, bound, queue_size)
-                    else:
-                        context = tls if protocol == "tls" else None
-                        ear = Streams(sink, group, bound, max_connections, context, handshake_timeout)
-                    ear.start()
-                    opened.callback(ear.close)
-                yield bound_ports
-    except BaseExceptionGroup as errors:
-        if len(errors.exceptions) > 1:
-            raise
-        raise errors.exceptions[0] from errors.exceptions[0].__cause__
+    async with task_group() as group:
+        with ExitStack() as opened:
+            for protocol, port in ports.items():
+                bound = _bound(protocol, host, port)
+                bound_ports[protocol] = bound.getsockname()[1]
+                ear: Datagrams | Streams
+                if protocol == "udp":
+                    ear = Datagrams(sink, group, bound, queue_size)
+                else:
+                    context = tls if protocol == "tls" else None
+                    ear = Streams(sink, group, bound, max_connections, context, handshake_timeout)
+                ear.start()
+                opened.callback(ear.close)
+            yield bound_ports

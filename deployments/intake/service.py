@@ -17,6 +17,7 @@ from deployments.intake.directory import Directory
 from deployments.intake.dispatch import RUNBOOKS, Dispatcher
 from deployments.intake.events import Teller, tell_changes
 from deployments.intake.framing import Counters
+from deployments.intake.group import task_group
 from deployments.intake.http_server import serving
 from deployments.intake.metrics import Metrics
 from deployments.intake.polling import Poller
@@ -85,37 +86,32 @@ async def intake(
         if gap := await intake_started(session, name, waits.now()):
             logger.warning("no intake was alive since %s: alarms of that time are only diagnosed", gap)
     await directory.refresh()
-    try:
-        async with asyncio.TaskGroup() as group, AsyncExitStack() as stack:
-            _begin(stack, group, teller.run())
-            _begin(stack, group, desk.run())
-            _begin(stack, group, directory.keep_fresh())
-            _begin(stack, group, dispatcher.run())
-            _begin(stack, group, Reconciler(ledger, dispatcher, metrics, name).run())
-            _begin(stack, group, _measure(metrics, desk, counters))
-            if settings.polling.enabled:
-                poller = Poller(ledger, desk, settings.polling, metrics, runbooks=RUNBOOKS)
-                _begin(stack, group, poller.run())
-            http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, follow_redirects=False))
-            smn = smn_routes(settings.smn, desk, runbooks=RUNBOOKS, now=waits.now, http=http)
-            app = app_of(
-                settings,
-                desk,
-                now=waits.now,
-                credentials=credentials,
-                ready=ready,
-                registry=metrics.registry,
-                routes=smn,
-            )
-            ports: dict[str, int] = {"http": await stack.enter_async_context(serving(app, settings.http))}
-            if settings.syslog.enabled:
-                heard_on = await stack.enter_async_context(listening(settings.syslog, desk, counters))
-                ports |= {str(protocol): port for protocol, port in heard_on.items()}
-            yield Running(ports, desk, directory, dispatcher, metrics, counters)
-    except BaseExceptionGroup as errors:
-        if len(errors.exceptions) > 1:
-            raise
-        raise errors.exceptions[0] from errors.exceptions[0].__cause__
+    async with task_group() as group, AsyncExitStack() as stack:
+        _begin(stack, group, teller.run())
+        _begin(stack, group, desk.run())
+        _begin(stack, group, directory.keep_fresh())
+        _begin(stack, group, dispatcher.run())
+        _begin(stack, group, Reconciler(ledger, dispatcher, metrics, name).run())
+        _begin(stack, group, _measure(metrics, desk, counters))
+        if settings.polling.enabled:
+            poller = Poller(ledger, desk, settings.polling, metrics, runbooks=RUNBOOKS)
+            _begin(stack, group, poller.run())
+        http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, follow_redirects=False))
+        smn = smn_routes(settings.smn, desk, runbooks=RUNBOOKS, now=waits.now, http=http)
+        app = app_of(
+            settings,
+            desk,
+            now=waits.now,
+            credentials=credentials,
+            ready=ready,
+            registry=metrics.registry,
+            routes=smn,
+        )
+        ports: dict[str, int] = {"http": await stack.enter_async_context(serving(app, settings.http))}
+        if settings.syslog.enabled:
+            heard_on = await stack.enter_async_context(listening(settings.syslog, desk, counters))
+            ports |= {str(protocol): port for protocol, port in heard_on.items()}
+        yield Running(ports, desk, directory, dispatcher, metrics, counters)
 
 
 def _begin(stack: AsyncExitStack, group: asyncio.TaskGroup, work: Coroutine[Any, Any, None]) -> None:

@@ -195,9 +195,7 @@ class Streams:
             lines = frames.feed(data)
             while some := [(line, peer) for line in islice(lines, _MOST_LINES)]:
                 await self._sink.deliver(some)
-            await asyncio.sleep(
-                0
-            )  # reading does not, while there is something to read: a peer must not keep all else waiting
+            await asyncio.sleep(0)  # reading gives nobody a turn while there is something to read
         if last := frames.rest(cut=data is None):
             await self._sink.deliver([(last, peer)])
 

@@ -75,7 +75,7 @@ async def claim(
 
     A run that asks again gets its episode again, under a new token. A holder whose lease has ended is not living.
     """
-    episode = await _open_episode(session, cluster_id, alarm_id, now)
+    episode = await going_episode(session, cluster_id, alarm_id, now)
     if asking.episode and (episode is None or episode.id != asking.episode):
         over = await session.get(Episode, asking.episode)
         if over is not None:
@@ -212,7 +212,8 @@ def end_alarm(occurrence: Occurrence, outcome: str, now: datetime) -> None:
         occurrence.cleared_by = "person" if outcome == Outcome.CLEARED_BY_PERSON else "auto"
 
 
-async def _open_episode(session: AsyncSession, cluster_id: str, alarm_id: str, now: datetime) -> Episode | None:
+async def going_episode(session: AsyncSession, cluster_id: str, alarm_id: str, now: datetime) -> Episode | None:
+    """The cluster's open episode; one whose verification is over is closed."""
     going = select(Episode).where(
         Episode.cluster_id == cluster_id, Episode.alarm_id == alarm_id, Episode.state.in_(OPEN)
     )

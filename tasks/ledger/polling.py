@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import Select, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tasks.ledger.observing import OPEN, REPAIRED, close, needs_a_run, open_episode
+from tasks.ledger.episodes import going_episode
+from tasks.ledger.observing import REPAIRED, needs_a_run, open_episode
 from tasks.ledger.tables import Cluster, Episode, Occurrence, Poll
 
 
@@ -149,14 +150,7 @@ async def open_unread(
     Returns:
         The episode that needs a run now; None: one is at it already, or a person has it.
     """
-    mine = select(Episode).where(
-        Episode.cluster_id == cluster.cluster_id, Episode.alarm_id == alarm_id, Episode.state.in_(OPEN)
-    )
-    episode = (await session.scalars(mine)).first()
-    if episode and episode.state == "verifying" and episode.verify_until and episode.verify_until <= now:
-        close(episode, now)
-        await session.flush()  # before another one may be open
-        episode = None
+    episode = await going_episode(session, cluster.cluster_id, alarm_id, now)
     if episode is None:
         episode = open_episode(session, cluster.cluster_id, cluster.name, alarm_id, opened_by, now)
     elif episode.state != "verifying" or episode.outcome not in REPAIRED:

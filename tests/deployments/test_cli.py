@@ -52,10 +52,10 @@ BAD_INPUT = {
     "emulator|--syslog|here:99999": "--syslog 'here:99999': write HOST:PORT",
     "intake|--config|nowhere/[it].toml": "nowhere/[it].toml: No such file or directory: name the intake's TOML file",
     "alarm|raise|prod": 'Command "alarm raise" parameter HOST requires an argument.',
-    "alarm|clear|prod|node-1|--by|me": ('Invalid value "me" for --by. Choose from: "auto", "person".'),
+    "alarm|clear|prod|node-1|--by|me": 'Invalid value "me" for --by. Choose from: "auto", "person".',
     "intake|rejected|--last|0": 'Invalid value "0" for --last. Must be >= 1.',
     "up|--port|65536": 'Invalid value "65536" for --port. Must be <= 65535.',
-    "nope": ('Unknown command "nope". Available commands: intake, alarm, ledger, up, demo, emulator, doctor, tickets.'),
+    "nope": 'Unknown command "nope". Available commands: intake, alarm, ledger, up, demo, emulator, doctor, tickets.',
     "doctor": 'Command "doctor" parameter --cluster requires an argument.',
 }
 

@@ -77,7 +77,7 @@ class Desk:
 
     async def first_time(self, source: Source, message_id: str) -> bool:
         """Syslog messages have no id."""
-        raise NotImplementedError
+        raise AssertionError("syslog asked whether a message id is new")
 
     @property
     def serials(self) -> list[str]:

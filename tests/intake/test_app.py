@@ -71,11 +71,11 @@ class Desk:
 
     async def heard(self, source: Source, peer: str) -> None:
         """The webhook has no heartbeat."""
-        raise NotImplementedError
+        raise AssertionError("the webhook told of a heartbeat")
 
     async def first_time(self, source: Source, message_id: str) -> bool:
         """The webhook keeps no message ids."""
-        raise NotImplementedError
+        raise AssertionError("the webhook asked whether a message id is new")
 
 
 @dataclass

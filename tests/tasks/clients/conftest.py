@@ -1,7 +1,6 @@
 """The emulated region, clients of it that write down what they send, and errors searched for secrets."""
 
 import base64
-import socket
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
+from deployments import processes
 from deployments.emulator.app import app_of
 from deployments.emulator.inventory import Cluster
 from deployments.emulator.region import Region
@@ -134,6 +134,4 @@ async def served_world(anyio_backend: str) -> AsyncIterator[World]:
 @pytest.fixture
 def free_port() -> int:
     """A port nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    return processes.free_port()
