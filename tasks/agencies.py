@@ -112,7 +112,8 @@ async def _unusable(connection: Connection, name: str) -> str:
 async def bind_agency(case: Case, alarms: Sequence[Alarm]) -> AsyncIterator[Deed]:
     """Bind every node of the cluster to the agency its block names, node by node, each read back and said when done.
 
-    Nothing is written over: a node that names another agency stops the step. It ends when MRS reports no update.
+    Nothing is written over: a node that names another agency stops the step. Once a node is bound the others follow,
+    also where Meta clears the alarm in between. It ends when MRS reports no update.
 
     Source: ALM-12110, step 6 (Manage Agency); done through POST cloudservers/{id}/metadata of every node.
     """
@@ -123,16 +124,21 @@ async def bind_agency(case: Case, alarms: Sequence[Alarm]) -> AsyncIterator[Deed
             yield nodes
             return
         for node in nodes:
-            deed = await bind_node(case, node, alarms)
+            deed = await bind_node(case, node, alarms, begun=bool(bound_))
+            if deed.ended and deed.ended is not Outcome.DRY_RUN:
+                yield deed.model_copy(update={"did": deed.did + _in_part(bound_)})
+                return
             bound_ += [node.host] if deed.ended is None else []
             yield deed
-            if deed.ended and deed.ended is not Outcome.DRY_RUN:
-                return
         if bound_:
             yield await agency_update_ended(case)
     except (RemoteError, StepFailed) as error:
-        why = f"binding stopped ({error}); nodes bound before that: {', '.join(bound_) or 'none'}"
-        yield Deed(host="", did=why, at=waits.now(), ended=Outcome.ERROR)
+        yield Deed(host="", did=f"binding stopped ({error}){_in_part(bound_)}", at=waits.now(), ended=Outcome.ERROR)
+
+
+def _in_part(hosts: Sequence[str]) -> str:
+    """What to add where binding stops between two nodes."""
+    return f"; nodes bound before that, and left so: {', '.join(hosts) or 'none'}"
 
 
 @task(task_run_name="6 may {case.cluster} be bound?", retries=0, cache_policy=NO_CACHE)
@@ -163,9 +169,9 @@ async def _unbound_nodes(case: Case, connection: Connection, alarms: Sequence[Al
     return nodes
 
 
-async def _may_bind(case: Case, connection: Connection, alarms: Sequence[Alarm]) -> Cluster:
+async def _may_bind(case: Case, connection: Connection, alarms: Sequence[Alarm], *, begun: bool = False) -> Cluster:
     """The gates of every change, and that the cluster's block, as it is now, tells to bind."""
-    cluster = await may_change(case, connection, alarms)
+    cluster = await may_change(case, connection, alarms, begun=begun)
     if cluster.on_unbound != "rebind" or not cluster.agency:
         why = "on_unbound is 'escalate'" if cluster.on_unbound != "rebind" else "agency is empty"
         raise Refused(f"the cluster's block does not tell to rebind ({why}): the agency may be gone on purpose")
@@ -173,8 +179,11 @@ async def _may_bind(case: Case, connection: Connection, alarms: Sequence[Alarm])
 
 
 @task(task_run_name="6 bind {node.host}", retries=0, cache_policy=NO_CACHE)
-async def bind_node(case: Case, node: Node, alarms: Sequence[Alarm]) -> Deed:
+async def bind_node(case: Case, node: Node, alarms: Sequence[Alarm], *, begun: bool) -> Deed:
     """Bind one node, unless it is bound already, and read it back. The gates are asked again for every node.
+
+    Args:
+        begun: another node has been bound, so this one follows although the alarm may be cleared by now.
 
     Raises:
         StepFailed: it names another agency meanwhile, or the new one cannot be read back.
@@ -184,7 +193,7 @@ async def bind_node(case: Case, node: Node, alarms: Sequence[Alarm]) -> Deed:
     """
     async with connected(case) as connection:
         try:
-            return await _bind(case, connection, node, alarms)
+            return await _bind(case, connection, node, alarms, begun=begun)
         except Refused as error:
             return Deed(host=node.host, did=f"not bound: {error}", at=waits.now(), ended=error.outcome)
         except DryRun as error:
@@ -193,10 +202,10 @@ async def bind_node(case: Case, node: Node, alarms: Sequence[Alarm]) -> Deed:
             return Deed(host=node.host, did=str(error), at=waits.now(), ended=ended)
 
 
-async def _bind(case: Case, connection: Connection, node: Node, alarms: Sequence[Alarm]) -> Deed:
+async def _bind(case: Case, connection: Connection, node: Node, alarms: Sequence[Alarm], *, begun: bool) -> Deed:
     ecs, lost = connection.ecs, ""
     for tries_left in reversed(range(THROTTLED_TRIES)):
-        cluster = await _may_bind(case, connection, alarms)
+        cluster = await _may_bind(case, connection, alarms, begun=begun)
         now = await ecs.agency(node.server_id)
         if now == cluster.agency:
             return Deed(host=node.host, did=f"is bound to {now} already", at=waits.now())

@@ -9,12 +9,16 @@ from tasks.errors import ConfigurationError, Refused, RemoteError
 from tasks.models import Alarm, Case, Outcome
 
 
-async def may_change(case: Case, connection: Connection, alarms: Sequence[Alarm]) -> Cluster:
+async def may_change(case: Case, connection: Connection, alarms: Sequence[Alarm], *, begun: bool = False) -> Cluster:
     """Let a mutation for these alarms pass, or refuse it with the first gate's reason. Everything is read now.
 
     The gates: the cluster's mode; each alarmed host is one and the same machine for Manager and the cloud, and not in
     maintenance mode; the cluster is `running`; no other command or agency update runs; an alarm is active; and, last,
     the run still holds its cluster's episode, whose alarm is no old one.
+
+    Args:
+        begun: the mutation goes on with one that has begun, as a bind does from node to node. The alarm need not be
+            active then: it may be cleared because of the first half, and half of it is worse than all or nothing.
 
     Returns:
         The cluster's block as it is now: what it allows counts, not what it allowed when the run began.
@@ -30,7 +34,8 @@ async def may_change(case: Case, connection: Connection, alarms: Sequence[Alarm]
         _alarms_can_be_read(alarms)
         await _hosts_are_who_they_seem(connection, alarms)
         await _nobody_else_is_at_it(connection)
-        await _an_alarm_is_active(connection, alarms)
+        if not begun:
+            await _an_alarm_is_active(connection, alarms)
         await may_act(case)
     except (RemoteError, ConfigurationError) as error:
         raise Refused(f"a gate cannot be read, so it stays shut: {error}") from error
