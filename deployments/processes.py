@@ -20,7 +20,7 @@ HEALTHY_WITHIN = 120.0
 
 @asynccontextmanager
 async def python_process(
-    arguments: Sequence[str], folder: Path, name: str, api: str, *, grace: float = 0
+    arguments: Sequence[str], folder: Path, name: str, api: str, *, grace: float = 0, database: str = ""
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """`python ARGUMENTS` in a process group of its own, which is ended, children and all, with the block.
 
@@ -30,6 +30,7 @@ async def python_process(
         folder: its PREFECT_HOME is `folder/prefect`, its output goes to `folder/NAME.log`, temporary files to `folder`.
         api: the Prefect server it talks to.
         grace: seconds it gets to end by itself when it is told to.
+        database: URL of Prefect's database, for a Prefect server; empty: SQLite in its PREFECT_HOME.
     """
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
@@ -37,7 +38,10 @@ async def python_process(
         "TMPDIR": str(folder),
         "PREFECT_API_URL": api,
         "PREFECT_HOME": str(folder / "prefect"),
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / 'prefect' / 'prefect.db'}",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": database
+        or f"sqlite+aiosqlite:///{folder / 'prefect' / 'prefect.db'}",
+        # Marking hundreds of runs Late at the same time locks SQLite for minutes, and nothing can be started meanwhile.
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": str(bool(database)).lower(),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_WORKER_QUERY_SECONDS": "1",
@@ -61,12 +65,13 @@ async def python_process(
 
 
 @asynccontextmanager
-async def prefect_server(folder: Path, *, port: int = 0, grace: float = 0) -> AsyncIterator[str]:
-    """A Prefect server with SQLite in `folder/prefect`; yields its API URL once it is healthy.
+async def prefect_server(folder: Path, *, port: int = 0, grace: float = 0, database: str = "") -> AsyncIterator[str]:
+    """A Prefect server of one's own; yields its API URL once it is healthy.
 
     Args:
         port: of loopback; 0 takes a free one.
         grace: seconds it gets to end by itself.
+        database: its database's URL; empty: SQLite in `folder/prefect`.
 
     Raises:
         StepFailed: it ended before it was ready, or is not ready in time; carries its last words.
@@ -76,7 +81,7 @@ async def prefect_server(folder: Path, *, port: int = 0, grace: float = 0) -> As
     command = ("-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
     until = time.monotonic() + HEALTHY_WITHIN
     async with (
-        python_process(command, folder, "server", api, grace=grace) as server,
+        python_process(command, folder, "server", api, grace=grace, database=database) as server,
         httpx.AsyncClient(trust_env=False, timeout=HEALTHY_WITHIN) as http,
     ):
         while not await _healthy(http, f"{api}/health"):

@@ -12,7 +12,7 @@ from prefect.states import AwaitingRetry
 
 from deployments.intake.events import tell_episode
 from deployments.intake.metrics import Metrics
-from deployments.intake.prefect_server import PrefectAway, asking, flow_run
+from deployments.intake.prefect_server import PrefectAway, asking, flow_runs
 from tasks import waits
 from tasks.errors import LedgerUnavailable
 from tasks.ledger.database import Ledger
@@ -146,7 +146,7 @@ class Dispatcher:
 
     async def _wake(self, client: PrefectClient, episode: Episode) -> None:
         """Pass a clear on to the run, only if it waits: a run at work reads the ledger itself before it waits."""
-        run = await flow_run(client, episode.holder)
+        run = (await flow_runs(client, episode.holder)).get(episode.holder or "")
         if run and run.state and run.state.name == "AwaitingRetry":
             with asking():
                 await client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=waits.now()), force=True)

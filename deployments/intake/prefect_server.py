@@ -1,14 +1,16 @@
 """Asking the Prefect server: what may pass is told from what it refuses."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import PrefectHTTPStatusError
 
+PAGE = 200  # the server's own limit
 PASSING = (401, 403, 408, 429)  # and 5xx: it lies with the server or its settings, not with what was asked
 
 
@@ -34,14 +36,20 @@ def asking() -> Iterator[None]:
         raise PrefectAway(f"Prefect cannot be reached ({str(error) or type(error).__name__})") from error
 
 
-async def flow_run(client: PrefectClient, id_: str | None) -> FlowRun | None:
-    """The flow run of this id; None where there is none (any more).
+async def flow_runs(client: PrefectClient, *ids: str | None) -> dict[str, FlowRun]:
+    """Flow runs by id; those that there are not (any more) are missing.
 
     Raises:
         PrefectAway: it cannot be asked now.
     """
-    try:
+    known: list[UUID] = []
+    for id_ in ids:
+        with suppress(ValueError):
+            known.append(UUID(id_ or ""))
+    found: dict[str, FlowRun] = {}
+    for start in range(0, len(known), PAGE):
+        page = FlowRunFilter(id=FlowRunFilterId(any_=known[start : start + PAGE]))
         with asking():
-            return await client.read_flow_run(UUID(id_ or ""))
-    except (ObjectNotFound, ValueError):
-        return None
+            runs = await client.read_flow_runs(flow_run_filter=page, limit=PAGE)
+        found |= {str(run.id): run for run in runs}
+    return found

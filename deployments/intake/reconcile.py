@@ -13,7 +13,7 @@ from prefect.states import Scheduled
 from deployments.intake.dispatch import Dispatcher
 from deployments.intake.events import tell_episode
 from deployments.intake.metrics import Metrics
-from deployments.intake.prefect_server import PrefectAway, asking, flow_run
+from deployments.intake.prefect_server import PrefectAway, asking, flow_runs
 from tasks import waits
 from tasks.errors import ConfigurationError, LedgerUnavailable
 from tasks.ledger.database import Ledger
@@ -63,6 +63,11 @@ def verdict(episode: Episode, run: FlowRun | None, now: datetime) -> Verdict:
     return "same run" if again else "next run"
 
 
+def run_of(episode: Episode) -> str:
+    """The id of the run that holds the episode, else of the one that was started for it."""
+    return episode.holder or episode.run or ""
+
+
 class Reconciler:
     """Looks at what may be lost every ten seconds. One of several may run at the same time."""
 
@@ -97,11 +102,14 @@ class Reconciler:
         for episode in closed:
             tell_episode("closed", episode)
             logger.info("episode %s of %s is closed: %s", episode.id, episode.cluster, episode.outcome)
+        runs = await flow_runs(client, *(map(run_of, dubious)))
         for episode in dubious:
-            await self._settle(client, episode)
+            if verdict(episode, runs.get(run_of(episode)), waits.now()) != "leave":
+                await self._settle(client, episode)
 
     async def _settle(self, client: PrefectClient, episode: Episode) -> None:
-        run = await flow_run(client, episode.holder or episode.run)
+        """Look once more, for the other looks may have taken their time, and do what is to be done."""
+        run = (await flow_runs(client, run_of(episode))).get(run_of(episode))
         now = waits.now()
         todo = verdict(episode, run, now)
         state = run.state.name if run and run.state else "deleted"
@@ -137,7 +145,7 @@ def _ticket(episode: Episode, outcome: Outcome, state: str) -> None:
     what = "was cancelled" if outcome is Outcome.CANCELLED else "broke off, and nobody goes on with it"
     body = (
         f"# ALM-{episode.alarm_id} on {episode.cluster}: its run {what}\n\n"
-        f"The flow run {episode.holder or episode.run} of episode {episode.id} is {state}; runs of it were started "
+        f"The flow run {run_of(episode)} of episode {episode.id} is {state}; runs of it were started "
         f"{episode.runs} time(s). {'It may have changed something before: look' if episode.acted else 'Look'} at the "
         "run's log, and at Manager's and the console's operation logs, before you repeat anything. Then see whether "
         "the alarm is active, and start the runbook by hand.\n"

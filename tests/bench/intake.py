@@ -21,7 +21,7 @@ from rich.table import Table
 from deployments.ending import run_until_ended
 from tests.bench.ledgers import Measured, measure
 from tests.bench.peer import Compared, burst, compare
-from tests.bench.servers import postgresql, upgrade
+from tests.bench.servers import Database, postgresql, upgrade
 
 MOST_P99 = {"syslog": 0.2, "webhook": 0.1}
 
@@ -30,7 +30,9 @@ def main() -> int:
     """Measure and show; 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, help="how long each load lasts, 60 unless told; 0: none")
-    parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
+    parser.add_argument(
+        "--database", choices=("sqlite", "postgresql", "both"), default="both", help="of ledger or Prefect"
+    )
     parser.add_argument("--alarms", type=int, help="for the comparison with plain Prefect, 300 unless told; 0: none")
     parser.add_argument("--burst", type=int, help="clusters that alarm at once, 1000 unless told; 0: none")
     parser.add_argument("--patience", type=float, default=900, help="seconds that runs are waited for")
@@ -42,12 +44,12 @@ def main() -> int:
     usual = {"seconds": 5.0, "alarms": 30, "burst": 100} if chosen.quick else {}
     parser.set_defaults(**({"seconds": 60.0, "alarms": 300, "burst": 1000} | usual))
     chosen = parser.parse_args()
-    databases = ("sqlite", "postgresql") if chosen.database == "both" else (chosen.database,)
+    databases: Sequence[Database] = ("sqlite", "postgresql") if chosen.database == "both" else (chosen.database,)
     with tempfile.TemporaryDirectory(prefix="runbooks-bench-") as folder:
-        for name in (*databases, "ours", "peer", "burst"):
+        for name in (*databases, "ours", "peer"):
             Path(folder, name).mkdir()
         measured = run_until_ended(loads(Path(folder), databases, chosen.seconds)) if chosen.seconds else []
-        compared = run_until_ended(episodes(Path(folder), chosen.alarms, chosen.burst, chosen.patience))
+        compared = run_until_ended(episodes(Path(folder), databases, chosen.alarms, chosen.burst, chosen.patience))
     if chosen.json:
         found = {
             "load_average": os.getloadavg(),
@@ -58,7 +60,7 @@ def main() -> int:
     return 0 if all(each.p99 < MOST_P99[each.source] for each in measured) else 1
 
 
-async def loads(folder: Path, databases: Sequence[str], seconds: float) -> list[Measured]:
+async def loads(folder: Path, databases: Sequence[Database], seconds: float) -> list[Measured]:
     """All loads on all databases, shown as they come."""
     found = []
     for database in databases:
@@ -81,16 +83,18 @@ async def loads(folder: Path, databases: Sequence[str], seconds: float) -> list[
     return found
 
 
-async def episodes(folder: Path, alarms: int, clusters: int, patience: float) -> list[Compared]:
-    """The same alarms to the intake and to plain Prefect; then many clusters at once."""
+async def episodes(
+    folder: Path, databases: Sequence[Database], alarms: int, clusters: int, patience: float
+) -> list[Compared]:
+    """The same alarms to the intake and to plain Prefect; then many clusters at once, with each database of Prefect."""
     found: list[Compared] = []
     if alarms:
         say(f"{alarms} alarms, each twice, to the intake and then to plain Prefect")
         found += await compare(folder, alarms, patience)
         show_runs(found)
-    if clusters:
-        say(f"{clusters} clusters that alarm at once; their blocks take longest")
-        found.append(await burst(folder, clusters, patience))
+    for database in databases if clusters else ():
+        say(f"{clusters} clusters that alarm at once, Prefect on {database}; their blocks take longest")
+        found.append(await burst(folder, database, clusters, patience))
         show_runs(found[-1:])
     return found
 

@@ -1,10 +1,11 @@
 """Which alarms get a run, and after how long: the intake beside plain Prefect, which gets the same alarms as events."""
 
 import asyncio
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,10 +21,11 @@ from deployments.stack import POOL, PREFECT_YAML
 from tasks.blocks import Cloud, Cluster, Manager
 from tests.bench.fleet import Alarm, body_of, source_of
 from tests.bench.senders import Poster
-from tests.bench.servers import intake_process, upgrade
+from tests.bench.servers import Database, intake_process, postgresql, upgrade
 
 PAGE = 200
-QUIET = 60.0  # seconds without a new run, after which no more are expected
+QUIET = 120.0  # seconds without a new run, after which no more are expected
+SAY_EVERY = 20.0
 AT_ONCE = 8
 NAME = "cluster-{n}"
 
@@ -58,13 +60,21 @@ async def compare(folder: Path, alarms: int, patience: float) -> list[Compared]:
     return [ours, theirs]
 
 
-async def burst(folder: Path, clusters: int, patience: float) -> Compared:
-    """Very many clusters alarm at once."""
-    async with _prefect(folder / "burst") as api:
-        return await _through_the_intake(folder / "burst", api, clusters, 1, patience)
+async def burst(folder: Path, prefect: Database, clusters: int, patience: float) -> Compared:
+    """Very many clusters alarm at once; Prefect keeps its runs in this kind of database, the ledger is SQLite."""
+    folder = folder / f"burst-{prefect}"
+    folder.mkdir()
+    async with AsyncExitStack() as stack:
+        database = ""
+        if prefect == "postgresql":
+            database = (await stack.enter_async_context(postgresql())).replace("://", "+asyncpg://")
+        api = await stack.enter_async_context(_prefect(folder, database))
+        return await _through_the_intake(folder, api, clusters, 1, patience, f", Prefect on {prefect}")
 
 
-async def _through_the_intake(folder: Path, api: str, alarms: int, times: int, patience: float) -> Compared:
+async def _through_the_intake(
+    folder: Path, api: str, alarms: int, times: int, patience: float, how: str = ""
+) -> Compared:
     url = f"sqlite:///{folder}/ledger.db"
     await upgrade(folder, url)
     async with get_client() as client:
@@ -76,7 +86,7 @@ async def _through_the_intake(folder: Path, api: str, alarms: int, times: int, p
                 shares = (range(alarms)[n::AT_ONCE] for n in range(AT_ONCE))
                 await asyncio.gather(*(_post(*each, again) for each in zip(posters, shares, strict=True)))
             delivered = time.time() - began
-            return await _judged("the intake, webhook", client, alarms, times, began, delivered, patience)
+            return await _judged(f"the intake, webhook{how}", client, alarms, times, began, delivered, patience)
 
 
 async def _post(poster: Poster, clusters: Sequence[int], again: int) -> None:
@@ -104,7 +114,7 @@ async def _judged(
 ) -> Compared:
     """Wait until every alarm has a run and no more come; then count."""
     created: dict[str, tuple[str, float]] = {}
-    changed = began
+    changed = told = began
     while True:
         before = len(created)
         async for id_, cluster, at in _runs(client, len(created)):
@@ -113,6 +123,9 @@ async def _judged(
         changed = now if len(created) > before else changed
         served = len({cluster for cluster, _ in created.values()})
         # Where all have one, others may still follow, though not for long.
+        if now - told >= SAY_EVERY:
+            told = now
+            print(f"{who}: {served} of {alarms} have a run after {now - began:.0f} s", file=sys.stderr, flush=True)
         if now - changed > (10.0 if served == alarms else QUIET) or now - began > patience:
             break
         await asyncio.sleep(1)
@@ -176,9 +189,9 @@ async def _make_blocks(client: PrefectClient, clusters: int) -> None:
 
 
 @asynccontextmanager
-async def _prefect(folder: Path) -> AsyncIterator[str]:
+async def _prefect(folder: Path, database: str = "") -> AsyncIterator[str]:
     """A fresh server with our deployments and no worker, for runs are only counted; yields its API URL."""
-    async with prefect_server(folder) as api:
+    async with prefect_server(folder, database=database) as api:
         with temporary_settings({PREFECT_API_URL: api, PREFECT_HOME: folder / "prefect"}):
             async with get_client() as client:
                 await client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -20,6 +20,7 @@ from tests.bench.senders import LOOPBACK, TOKEN
 
 NOWHERE = "http://127.0.0.1:9/api"  # discard: nobody listens there
 RUNBOOKS = ("-c", "from deployments.cli import main; main()")
+Database = Literal["sqlite", "postgresql"]
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
