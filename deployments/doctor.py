@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rich.console import Console
@@ -136,12 +136,21 @@ def _cloud(connection: Connection) -> Iterable[Check]:
             raise Refused(f"{cluster.agency} expired at {found.expires:%Y-%m-%d %H:%M}")
         return f"{cluster.agency} trusts {found.trusts}"
 
+    async def changes() -> str:
+        if connection.cts is None:
+            return NotCalled("the cloud's block names no CTS")
+        until, servers = datetime.now(UTC), [node.server_id for node in nodes] or None
+        since = until - timedelta(days=1)
+        found = await connection.cts.agency_changes(cluster.cluster_id, since, until, servers=servers)
+        return f"{len(found)} traces of the last day"
+
     checks = (
         ("record", "MRS GET cluster_infos/{id}", "step 5; changes only while the cluster is running", record),
         ("nodes", "MRS GET clusters/{id}/nodes", "step 2 sees the Meta instances", list_nodes),
         ("agency update", "MRS GET async_task_status/update_ecs_agency", "step 6 waits for it", updating),
         ("metadata", "ECS GET cloudservers/{id}", "step 5 sees each node's agency", metadata),
         ("agency", "IAM GET OS-AGENCY/agencies", "step 6 binds only a usable agency", agency),
+        ("changes", "CTS GET traces", "step 6 knows who changed the agency", changes),
     )
     for name, route, means, call in checks:
         yield Check(name, route, CONFIRMED, means, call)

@@ -15,6 +15,7 @@ def cloud_block(region: Region, url: str, /, **settings: Any) -> Cloud:
         "mrs_url": url,
         "ecs_url": url,
         "iam_url": url,
+        "cts_url": url,
         "access_key": region.access_key,
         "secret_key": region.secret_key,
     }

@@ -95,8 +95,9 @@ async def rebind(case: Case, trail: Trail, alarms: Sequence[Alarm]) -> None:
     if not alarms:
         return
     trail.reached("4", alarms)  # 4
-    bound, unbound = trail.answered("5", [await agency_is_bound(case, rebound="6" in trail.done_at)], alarms)  # 5
-    unbound = trail.remaining("5", await cleared_meanwhile(case, unbound), unbound)
+    answer = await agency_is_bound(case, alarms, rebound="6" in trail.done_at)
+    bound, unbound = trail.answered("5", [answer], alarms)  # 5
+    unbound = trail.remaining("5", await cleared_meanwhile(case, unbound, step="5"), unbound)
     if unbound:
         rebound = await trail.follow("6", bind_agency(case, unbound), unbound)  # 6
         answers = await alarms_clear(case, rebound, step="6", done_at=trail.done_at)

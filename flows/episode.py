@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from prefect.client.schemas.objects import State
+from prefect.exceptions import Pause
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
@@ -13,6 +14,7 @@ from tasks.claims import claimed, settled
 from tasks.connections import connected
 from tasks.errors import CannotTell, ConfigurationError, LedgerUnavailable, RemoteError, RunbookError
 from tasks.evidence import Page, publish, report
+from tasks.journal import as_first_seen
 from tasks.ledger.episodes import Asking, Held
 from tasks.models import Case, Outcome
 from tasks.trail import Trail
@@ -30,7 +32,6 @@ async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any
     """
     trail = Trail(case)
     link = flow_run.ui_url or ""
-    watch(case.run, trail, page)
     try:
         async with (
             connected(case) as connection,
@@ -38,11 +39,15 @@ async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any
                 case, asking(case), cluster_id=connection.cluster.cluster_id, speed=connection.cluster.speed
             ) as claim,
         ):
+            if isinstance(claim, Held) and claim.own:
+                raise Pause  # this very run is at work in another process: what that one says of its state counts
+            watch(case.run, trail, page)
             if isinstance(claim, Held):
                 trail.stop(Outcome.JOINED, f"this cluster is being worked on by {claim.by}")
             else:
-                trail.earlier = claim
-                trail.case = case.model_copy(update={"reported": claim.hosts}) if claim else case
+                if claim:
+                    trail.earlier, trail.began = await as_first_seen(case, claim)
+                    trail.case = case.model_copy(update={"reported": trail.earlier.hosts})
                 await _carried_out(trail, procedure)
             ticket = await ticket_for(trail, page)
             await settled(case, trail.parts, trail.outcome, ticket.id if ticket else "")

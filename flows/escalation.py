@@ -11,7 +11,7 @@ from tasks.alarms import cleared_meanwhile
 from tasks.claims import broke_off
 from tasks.evidence import Page, report
 from tasks.models import Alarm, Case, Outcome
-from tasks.tickets import Ticket, file_ticket, store
+from tasks.tickets import Ticket, file_incident, file_ticket, store
 from tasks.trail import Trail
 
 
@@ -22,7 +22,7 @@ async def escalate(case: Case, trail: Trail, page: Page, alarms: Sequence[Alarm]
     """
     if not alarms:
         return
-    left = trail.remaining("7", await cleared_meanwhile(case, alarms), alarms)
+    left = trail.remaining("7", await cleared_meanwhile(case, alarms, step="7"), alarms)
     if left:
         trail.reached("7", left)
         trail.end(left, Outcome.DRY_RUN if case.dry_run else Outcome.ESCALATE, step="7")
@@ -33,6 +33,8 @@ async def ticket_for(trail: Trail, page: Page) -> Ticket | None:
     """The run's ticket, filed or brought up to date; None where nobody is needed, or in a dry run."""
     if trail.case.dry_run or not trail.needs_a_person:
         return None
+    if incident := trail.only_incident:
+        return file_incident(*incident)
     text = report(trail, page, link=this_run.ui_url or "")
     return await file_ticket(trail.subject, _title(trail, page), text, trail.case.run)
 
@@ -57,7 +59,7 @@ def unwatch(run: str) -> None:
 async def ticket_for_a_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """A hook: a run that broke off or was cancelled also ends in a ticket, the run's own. A dry run only fails.
 
-    A run of an alarm's that had changed nothing yet gets no ticket: the intake starts it again.
+    One that an intake begins anew gets no ticket.
     A cancelled or killed run leaves its process no time: then the hook runs in another and knows only its parameters.
     """
     parameters, run = flow_run.parameters, str(flow_run.id)
@@ -65,7 +67,7 @@ async def ticket_for_a_failure(flow: Flow[..., Any], flow_run: FlowRun, state: S
     if parameters.get("dry_run", True) or state.name == Outcome.ERROR:  # ERROR has its ticket, with the evidence
         return
     outcome = Outcome.CANCELLED if state.is_cancelled() else Outcome.ERROR
-    if not await broke_off(run, outcome):
+    if not await broke_off(run, outcome, deployed=flow_run.deployment_id is not None):
         return
     what = f"{state.name}: {state.message}"
     if trail and page:

@@ -10,7 +10,9 @@ from tasks import waits
 from tasks.blocks import Cluster
 from tasks.connections import Connection, connected
 from tasks.errors import DryRun, OutcomeUnknown, Refused, RemoteError, ServerTrouble, StepFailed, Throttled, Unreachable
-from tasks.gates import may_change
+from tasks.gates import intend, may_change
+from tasks.intents import begun_before, seen_to_its_end
+from tasks.journal import once
 from tasks.models import Alarm, Answer, Case, ClusterRecord, Deed, Node, Outcome
 from tasks.retrying import DELAYS, RETRIES, may_pass
 
@@ -55,6 +57,7 @@ def bound(record: ClusterRecord, agencies: dict[str, str], *, rebound: bool = Fa
     return Outcome.CANNOT_TELL, f"{words}; they disagree"
 
 
+@once("5 {alarms}")
 @task(
     task_run_name="5 is {case.cluster} bound to an agency?",
     retries=RETRIES,
@@ -62,10 +65,11 @@ def bound(record: ClusterRecord, agencies: dict[str, str], *, rebound: bool = Fa
     retry_condition_fn=may_pass,
     cache_policy=NO_CACHE,
 )
-async def agency_is_bound(case: Case, *, rebound: bool) -> Answer:
+async def agency_is_bound(case: Case, alarms: Sequence[Alarm], *, rebound: bool) -> Answer:
     """Whether the cluster is bound to an agency; one answer for the whole cluster.
 
     Args:
+        alarms: those for whose sake it is asked now.
         rebound: this very run has bound it before, for other hosts.
 
     Source: ALM-12110, steps 4 and 5; GET cluster_infos/{id}, GET nodes, GET cloudservers/{id} of every node.
@@ -141,6 +145,7 @@ def _in_part(hosts: Sequence[str]) -> str:
     return f"; nodes bound before that, and left so: {', '.join(hosts) or 'none'}"
 
 
+@once("6 {alarms}")
 @task(task_run_name="6 may {case.cluster} be bound?", retries=0, cache_policy=NO_CACHE)
 async def nodes_to_bind(case: Case, alarms: Sequence[Alarm]) -> tuple[Node, ...] | Deed:
     """The nodes to bind, once everything that speaks against it has been looked at; else what speaks against it:
@@ -151,7 +156,9 @@ async def nodes_to_bind(case: Case, alarms: Sequence[Alarm]) -> tuple[Node, ...]
         try:
             return await _unbound_nodes(case, connection, alarms)
         except Refused as error:
-            return Deed(host="", did=f"not bound: {error}", at=waits.now(), ended=error.outcome)
+            return Deed(
+                host="", did=f"not bound: {error}", at=waits.now(), ended=error.outcome, incident=error.incident
+            )
 
 
 async def _unbound_nodes(case: Case, connection: Connection, alarms: Sequence[Alarm]) -> tuple[Node, ...]:
@@ -171,13 +178,14 @@ async def _unbound_nodes(case: Case, connection: Connection, alarms: Sequence[Al
 
 async def _may_bind(case: Case, connection: Connection, alarms: Sequence[Alarm], *, begun: bool = False) -> Cluster:
     """The gates of every change, and that the cluster's block, as it is now, tells to bind."""
-    cluster = await may_change(case, connection, alarms, begun=begun)
+    cluster = await may_change(case, connection, alarms, "rebind", begun=begun)
     if cluster.on_unbound != "rebind" or not cluster.agency:
         why = "on_unbound is 'escalate'" if cluster.on_unbound != "rebind" else "agency is empty"
         raise Refused(f"the cluster's block does not tell to rebind ({why}): the agency may be gone on purpose")
     return cluster
 
 
+@once("6 {node.host}")
 @task(task_run_name="6 bind {node.host}", retries=0, cache_policy=NO_CACHE)
 async def bind_node(case: Case, node: Node, alarms: Sequence[Alarm], *, begun: bool) -> Deed:
     """Bind one node, unless it is bound already, and read it back. The gates are asked again for every node.
@@ -193,17 +201,31 @@ async def bind_node(case: Case, node: Node, alarms: Sequence[Alarm], *, begun: b
     """
     async with connected(case) as connection:
         try:
-            return await _bind(case, connection, node, alarms, begun=begun)
-        except Refused as error:
-            return Deed(host=node.host, did=f"not bound: {error}", at=waits.now(), ended=error.outcome)
-        except DryRun as error:
-            # As in a restart: a client that is dry although the run is not belongs to a cluster in `observe`.
-            ended = Outcome.DRY_RUN if case.dry_run else Outcome.REFUSED
-            return Deed(host=node.host, did=str(error), at=waits.now(), ended=ended)
+            deed = await _bound(case, connection, node, alarms, begun=begun)
+        except (StepFailed, RemoteError) as error:
+            await seen_to_its_end(case, "6", node.host, str(error))
+            raise
+        await seen_to_its_end(case, "6", node.host, deed.did)
+        return deed
+
+
+async def _bound(case: Case, connection: Connection, node: Node, alarms: Sequence[Alarm], *, begun: bool) -> Deed:
+    host = node.host
+    try:
+        if before := await begun_before(case, "6", host):
+            agency = connection.cluster.agency
+            return await _read_back(connection, node, before.before or agency, f" (begun at {before.at:%H:%M:%S} UTC)")
+        return await _bind(case, connection, node, alarms, begun=begun)
+    except Refused as error:
+        return Deed(host=host, did=f"not bound: {error}", at=waits.now(), ended=error.outcome, incident=error.incident)
+    except DryRun as error:
+        # As in a restart: a client that is dry although the run is not belongs to a cluster in `observe`.
+        ended = Outcome.DRY_RUN if case.dry_run else Outcome.REFUSED
+        return Deed(host=host, did=str(error), at=waits.now(), ended=ended)
 
 
 async def _bind(case: Case, connection: Connection, node: Node, alarms: Sequence[Alarm], *, begun: bool) -> Deed:
-    ecs, lost = connection.ecs, ""
+    ecs, lost, intended = connection.ecs, "", False
     for tries_left in reversed(range(THROTTLED_TRIES)):
         cluster = await _may_bind(case, connection, alarms, begun=begun)
         now = await ecs.agency(node.server_id)
@@ -211,6 +233,9 @@ async def _bind(case: Case, connection: Connection, node: Node, alarms: Sequence
             return Deed(host=node.host, did=f"is bound to {now} already", at=waits.now())
         if now:
             raise StepFailed(f"{node.host} names another agency now, {now!r}, which is never written over")
+        if not intended:
+            await intend(case, cluster, "rebind", node.host, alarms[0].host, before=cluster.agency)
+            intended = True
         try:
             await ecs.set_agency(node.server_id, cluster.agency, would=f"bind {node.host} to agency {cluster.agency}")
             break
@@ -222,18 +247,24 @@ async def _bind(case: Case, connection: Connection, node: Node, alarms: Sequence
                 raise
             asked = error.retry_after if isinstance(error, Throttled) else None
             await waits.pause(asked or READ_BACK_EVERY)
-    until = waits.later(READ_BACK_TAKES, since=waits.now(), speed=cluster.speed)
-    seen = ""
-    async for _ in waits.looks(until, every=READ_BACK_EVERY, speed=cluster.speed):
+    return await _read_back(connection, node, cluster.agency, lost)
+
+
+async def _read_back(connection: Connection, node: Node, agency: str, how: str) -> Deed:
+    """Read the node until it names the agency that it was told, or was about to be told; nothing is told again."""
+    speed, seen = connection.cluster.speed, ""
+    until = waits.later(READ_BACK_TAKES, since=waits.now(), speed=speed)
+    async for _ in waits.looks(until, every=READ_BACK_EVERY, speed=speed):
         try:
-            seen = await ecs.agency(node.server_id)
+            seen = await connection.ecs.agency(node.server_id)
         except RemoteError as error:
             seen = str(error)
-        if seen == cluster.agency:
-            return Deed(host=node.host, did=f"bound to {seen}, read back{lost}", at=waits.now(), changed=True)
-    raise StepFailed(f"{node.host} was told to use {cluster.agency}{lost}; its metadata says {seen or 'none'!r}")
+        if seen == agency:
+            return Deed(host=node.host, did=f"bound to {seen}, read back{how}", at=waits.now(), changed=True)
+    raise StepFailed(f"{node.host} was to use {agency}{how}; its metadata says {seen or 'none'!r}; never told twice")
 
 
+@once("6")
 @task(task_run_name="6 wait for the agency update of {case.cluster}", retries=0, cache_policy=NO_CACHE)
 async def agency_update_ended(case: Case) -> Deed:
     """Wait until MRS reports no agency update in progress.

@@ -6,9 +6,10 @@ from datetime import datetime
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks import waits
+from tasks import durable, waits
 from tasks.connections import Connection, connected
 from tasks.errors import CannotTell, ConfigurationError, NotOffered, RemoteError, ServerTrouble, Unreachable
+from tasks.journal import once
 from tasks.models import NOT_LISTED, Alarm, Answer, Case, Outcome, hosts_of
 from tasks.retrying import DELAYS, RETRIES, may_pass
 
@@ -17,6 +18,7 @@ UNSETTLED = ("n", Outcome.CANNOT_TELL)
 WHILE_UNREACHABLE = 900.0  # an OMS switchover takes minutes: look that much longer before saying cannot tell
 
 
+@once("1")
 @task(
     task_run_name="1 find ALM-{case.alarm_id} of {case.cluster}",
     retries=RETRIES,
@@ -132,10 +134,11 @@ async def _is_cleared(connection: Connection, alarm: Alarm, active: Alarm | None
     return Answer(host=host, value=Outcome.CANNOT_TELL, seen=f"{alarm}: {why}", at=at)
 
 
+@once("{step} {alarms}")
 async def alarms_clear(
     case: Case, alarms: Sequence[Alarm], *, step: str, done_at: Mapping[str, datetime]
 ) -> list[Answer]:
-    """Wait until the alarms are cleared, or the time for it is over. Reads like a sleep; nothing is changed.
+    """Wait until the alarms are cleared, or the time for it is over. Reads like a sleep and costs a row.
 
     Meta asks ECS every 5 minutes and clears on the first success, so the block's wait is never under 6 minutes.
     Manager unreachable at the deadline: look for 15 minutes more, then cannot tell.
@@ -154,11 +157,11 @@ async def alarms_clear(
     async with connected(case) as connection:
         cluster = connection.cluster
     wait = cluster.wait_after_restart if step == "3" else cluster.wait_after_rebind
-    deadline = waits.later(wait, since=done_at[step], speed=cluster.speed)
+    deadline = await durable.deadline(case, step, waits.later(wait, since=done_at[step], speed=cluster.speed))
     last = waits.later(WHILE_UNREACHABLE, since=deadline, speed=cluster.speed)
     answers: dict[str, Answer] = {}
     for until in (deadline, last):
-        async for moment in waits.looks(until, every=LOOK_EVERY, speed=cluster.speed):
+        async for moment in durable.looks(case, until, every=LOOK_EVERY, speed=cluster.speed):
             open_ = [alarm for alarm in alarms if alarm.host not in answers or answers[alarm.host].value in UNSETTLED]
             try:
                 answers |= {answer.host: answer for answer in await look_at_alarms(case, open_, hosts_of(open_))}
@@ -168,16 +171,21 @@ async def alarms_clear(
                 answers |= {a.host: Answer(host=a.host, value=Outcome.CANNOT_TELL, seen=why, at=moment) for a in open_}
                 seen = False
             if all(answer.value not in UNSETTLED for answer in answers.values()):
-                return list(answers.values())
+                break
         if seen:
             break
+    await durable.ended(case, step)
     return list(answers.values())
 
 
-async def cleared_meanwhile(case: Case, alarms: Sequence[Alarm]) -> list[Answer]:
+@once("{step} {alarms}")
+async def cleared_meanwhile(case: Case, alarms: Sequence[Alarm], *, step: str) -> list[Answer]:
     """Those of the alarms that need nobody any more, because they were cleared while the run went on; may be empty.
 
     Where alarms cannot be read now, none is taken for cleared.
+
+    Args:
+        step: the page's, that is to come next.
     """
     readable = [alarm for alarm in alarms if not alarm.reported]
     try:

@@ -3,15 +3,17 @@
 Register the forms with `prefect block register --module tasks.blocks`.
 """
 
-from typing import Literal, Self
+from collections.abc import Callable
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 import httpx
 from prefect.blocks.core import Block
 from prefect.client.orchestration import PrefectClient
 from prefect.exceptions import PrefectHTTPStatusError
-from pydantic import ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from tasks.clients.cts import Cts
 from tasks.clients.ecs import Ecs
 from tasks.clients.http import Patience, on_this_machine, trusting
 from tasks.clients.iam import Iam
@@ -19,8 +21,22 @@ from tasks.clients.manager import Manager as ManagerClient
 from tasks.clients.mrs import Mrs
 from tasks.clients.signing import SignedWithKeys, SignedWithToken
 from tasks.errors import ConfigurationError, UnknownCluster, Unreachable
+from tasks.windows import parse_freeze, parse_time_zone, parse_window
 
 SHORTEST_WAIT = 360  # Meta asks every 300 s and clears on the first success: under one period says nothing.
+
+Mode = Literal["observe", "approve", "auto"]
+ActionMode = Literal["as the cluster", Mode]
+
+
+def _checked_by(parse: Callable[[str], object]) -> AfterValidator:
+    """Keeps a text as it was written, once `parse` has read it."""
+
+    def check(text: str) -> str:
+        parse(text)
+        return text
+
+    return AfterValidator(check)
 
 
 class Manager(Block):
@@ -62,7 +78,7 @@ class Cloud(Block):
 
     _block_type_name = "MRS Cloud"
     _block_type_slug = "mrs-cloud"
-    _description = "The cloud APIs of a project: MRS, ECS and IAM endpoints, and an access key."
+    _description = "The cloud APIs of a project: MRS, ECS, IAM and CTS endpoints, and an access key."
     model_config = ConfigDict(hide_input_in_errors=True)
 
     project_id: str = Field(description="Project id, from the console's My Credentials.")
@@ -70,6 +86,11 @@ class Cloud(Block):
     mrs_url: str = Field(description="For example https://mrs.eu-de.otc.t-systems.com")
     ecs_url: str = Field(description="For example https://ecs.eu-de.otc.t-systems.com")
     iam_url: str = Field(description="For example https://iam.eu-de.otc.t-systems.com")
+    cts_url: str = Field(
+        "",
+        title="CTS URL",
+        description="For example https://cts.eu-de.otc.t-systems.com; who changed an agency. Empty: not asked.",
+    )
     access_key: SecretStr = Field(SecretStr(""), description="Access key (AK) of a user with the README's policies.")
     secret_key: SecretStr = Field(SecretStr(""), description="Its secret key (SK).")
     security_token: SecretStr = Field(SecretStr(""), description="Only with temporary keys.")
@@ -94,6 +115,14 @@ class Cloud(Block):
         iam.domain_id = self.domain_id
         return mrs, ecs, iam
 
+    def get_cts(self) -> Cts | None:
+        """A client of CTS, which only reads, or None where the block names none."""
+        if not self.cts_url:
+            return None
+        cts = Cts("CTS", self.cts_url, auth=self._auth("X-Project-Id"), verify=trusting(self.ca_file, self.ca_pem))
+        cts.project_id = self.project_id
+        return cts
+
     def _auth(self, scope: str) -> httpx.Auth:
         if self.token.get_secret_value():
             return SignedWithToken(self.token.get_secret_value())
@@ -117,9 +146,36 @@ class Cluster(Block):
     source: str = Field(description="The cluster's name as alarms report it (Source); only looks the cluster up.")
     manager: Manager
     cloud: Cloud
-    mode: Literal["observe", "approve", "auto"] = Field(
+    mode: Mode = Field(
         "approve",
         description="observe: change nothing. approve: a person must agree. auto: change what the gates let pass.",
+    )
+    restart_mode: ActionMode = Field(
+        "as the cluster",
+        title="Mode of restarts",
+        description="For restarting a Meta instance: a mode of its own. A cluster in observe stays in observe.",
+    )
+    rebind_mode: ActionMode = Field(
+        "as the cluster",
+        title="Mode of binding the agency again",
+        description="For binding the agency again: a mode of its own. A cluster in observe stays in observe.",
+    )
+    windows: list[Annotated[str, _checked_by(parse_window)]] = Field(
+        default=[],
+        title="Maintenance windows",
+        description="When changes may be made, e.g. Mon-Fri 22:00-06:00 (ends the next morning), Sat,Sun 00:00-24:00 "
+        "or daily 01:30-04:00. No window at all: at any time.",
+    )
+    freezes: list[Annotated[str, _checked_by(parse_freeze)]] = Field(
+        default=[],
+        title="Change freezes",
+        description="When nothing may be changed, not even in a window, e.g. 2026-12-20 to 2027-01-06 (both included) "
+        "or 2026-12-24 12:00 to 2026-12-27 06:00.",
+    )
+    time_zone: Annotated[str, _checked_by(parse_time_zone)] = Field(
+        "UTC",
+        title="Time zone",
+        description="The time zone that windows and freezes are written in, e.g. Europe/Berlin.",
     )
     agency: str = Field("", description="The agency to bind when the cluster has none; it must exist and trust ECS.")
     on_unbound: Literal["escalate", "rebind"] = Field(
@@ -132,11 +188,17 @@ class Cluster(Block):
 
     @model_validator(mode="after")
     def _only_the_emulator_is_fast(self) -> Self:
-        urls = (self.manager.url, self.cloud.mrs_url, self.cloud.ecs_url, self.cloud.iam_url)
+        cloud = self.cloud
+        urls = (self.manager.url, cloud.mrs_url, cloud.ecs_url, cloud.iam_url, cloud.cts_url or cloud.mrs_url)
         elsewhere = [host for host in (urlsplit(url).hostname or "" for url in urls) if not on_this_machine(host)]
         if self.speed != 1 and elsewhere:
             raise ValueError(f"speed is for the emulator on this machine only, not for {elsewhere[0]!r}: leave it at 1")
         return self
+
+    def mode_of(self, action: Literal["restart", "rebind"]) -> Mode:
+        """The mode that counts for this action. Of a cluster in `observe` it is always that: it may change nothing."""
+        own = self.restart_mode if action == "restart" else self.rebind_mode
+        return self.mode if self.mode == "observe" or own == "as the cluster" else own
 
 
 async def cluster_block(name: str, client: PrefectClient | None = None) -> Cluster:

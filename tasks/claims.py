@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tasks import waits
 from tasks.errors import ConfigurationError, LedgerUnavailable, Refused
 from tasks.ledger.database import Ledger, open_ledger
-from tasks.ledger.episodes import Asking, Held, Holding, Part, begin_change, claim, episode_of_run, renew, settle
-from tasks.ledger.starting import give_up
-from tasks.ledger.tables import Episode
+from tasks.ledger.episodes import Asking, Held, Holding, Part, claim, episode_of_run, renew, settle
+from tasks.ledger.receiving import intakes_alive
+from tasks.ledger.starting import MOST_RUNS, give_up
 from tasks.models import Case, Outcome
 
 RENEW_EVERY = 10.0
@@ -76,27 +76,38 @@ async def claimed(
             del _claims[case.run]
 
 
-async def may_act(case: Case) -> None:
-    """The last gate before a change: the claim still holds, and the alarm is an emergency. The change is noted.
+@asynccontextmanager
+async def holding(case: Case) -> AsyncIterator[tuple[AsyncSession, Holding]]:
+    """A session of the ledger that writes, and what the run holds there. A wait for the disk, no longer.
 
     Raises:
-        Refused: another run has taken over, the alarm is old, or the ledger does not answer.
+        Refused: the run holds nothing: it must change nothing.
+        LedgerUnavailable: the ledger does not answer.
     """
-    if case.dry_run:
-        return
     held = _claims.get(case.run)
     if held is None:
         raise Refused("this run holds no claim on its cluster")
-    try:
-        async with held.ledger.writing() as session:
-            episode = await session.get(Episode, held.holding.episode)
-            if episode is not None and episode.backlog:
-                why = "nothing is changed by itself then; do it as described below, or start a run by hand"
-                raise Refused(f"{episode.backlog}: {why}")
-            if not await begin_change(session, held.holding, waits.wall()):
-                raise Refused("this run has lost its claim on the cluster: another one may be at work")
-    except LedgerUnavailable as error:
-        raise Refused(f"without the ledger nothing is changed: {error}") from error
+    async with held.ledger.writing() as session:
+        yield session, held.holding
+
+
+def holds(case: Case) -> bool:
+    """Whether the run holds its cluster's episode here; a dry run holds none."""
+    return case.run in _claims
+
+
+async def noted(case: Case, work: Callable[[AsyncSession, Holding], Awaitable[Got]]) -> Got:
+    """Write something down for the run, insisting while the ledger does not answer for a moment.
+
+    Raises:
+        Refused, LedgerUnavailable: as in `holding`.
+    """
+
+    async def once() -> Got:
+        async with holding(case) as (session, mine):
+            return await work(session, mine)
+
+    return await _insisting(once)
 
 
 async def settled(case: Case, parts: Sequence[Part], outcome: Outcome, ticket: str) -> None:
@@ -122,18 +133,22 @@ async def settled(case: Case, parts: Sequence[Part], outcome: Outcome, ticket: s
         logger.warning("how this run ended is not in the ledger, the intake will write it from its state: %s", error)
 
 
-async def broke_off(run: str, outcome: Outcome) -> bool:
-    """A run broke off: end its episode with this word, unless the intake may start the run again.
+async def broke_off(run: str, outcome: Outcome, *, deployed: bool) -> bool:
+    """A run broke off: end its episode with this word, unless the intake begins the run anew.
+
+    Args:
+        deployed: the run is of a deployment, so that it can be scheduled once more.
 
     Returns:
-        Whether it is over, so that a person must be told. False: it had changed nothing, and gets another run.
+        Whether it is over, so that a person must be told. False: an intake is there, and will begin it anew.
     """
     try:
         async with open_ledger() as ledger, ledger.writing() as session:
             episode = await episode_of_run(session, run)
             if episode is None or not (episode.holder == run or (episode.state == "raised" and episode.run == run)):
                 return True  # it has none, or another run has it, or it was settled
-            if outcome is not Outcome.CANCELLED and episode.run == run and not episode.acted:
+            goes_on = (deployed or not episode.acted) and episode.runs < MOST_RUNS
+            if outcome is not Outcome.CANCELLED and goes_on and await intakes_alive(session, waits.wall()):
                 return False
             await give_up(session, episode, outcome, waits.wall())
     except (LedgerUnavailable, ConfigurationError) as error:

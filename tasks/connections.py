@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from tasks.blocks import Cluster, cluster_block
+from tasks.clients.cts import Cts
 from tasks.clients.ecs import Ecs
 from tasks.clients.iam import Iam
 from tasks.clients.manager import Manager
@@ -15,13 +16,14 @@ from tasks.models import Case
 
 @dataclass(frozen=True)
 class Connection:
-    """A cluster's block and the clients made from it."""
+    """A cluster's block and the clients made from it; `cts` is None where the block names no CTS."""
 
     cluster: Cluster
     manager: Manager
     mrs: Mrs
     ecs: Ecs
     iam: Iam
+    cts: Cts | None = None
 
 
 @dataclass
@@ -66,4 +68,6 @@ async def _connect(case: Case, stack: AsyncExitStack) -> Connection:
     mrs, ecs, iam = cluster.cloud.get_clients(dry_run=dry_run)
     for client in (mrs, ecs, iam):
         await stack.enter_async_context(client)
-    return Connection(cluster, manager, mrs, ecs, iam)
+    if (cts := cluster.cloud.get_cts()) is not None:
+        await stack.enter_async_context(cts)
+    return Connection(cluster, manager, mrs, ecs, iam, cts)

@@ -49,11 +49,12 @@ class Refused(RunbookError):
 
     Args:
         outcome: the word the trace ends with; `CLEARED` where the alarm went away before the mutation was needed.
+        incident: id of the tripped breaker; its ticket is the ticket.
     """
 
-    def __init__(self, reason: str, outcome: Outcome = Outcome.REFUSED) -> None:
+    def __init__(self, reason: str, outcome: Outcome = Outcome.REFUSED, *, incident: str = "") -> None:
         super().__init__(reason)
-        self.outcome = outcome
+        self.outcome, self.incident = outcome, incident
 
 
 class DryRun(RunbookError):

@@ -1,20 +1,45 @@
 """What must hold at the moment of a mutation. A gate that cannot be read refuses."""
 
 from collections.abc import Sequence
+from datetime import timedelta
+from typing import Literal
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tasks import waits
 from tasks.blocks import Cluster, cluster_block
-from tasks.claims import may_act
+from tasks.brakes import stop_file
+from tasks.claims import holding
 from tasks.connections import Connection
-from tasks.errors import ConfigurationError, Refused, RemoteError
+from tasks.errors import ConfigurationError, LedgerUnavailable, Refused, RemoteError
+from tasks.ledger.braking import braked, open_breaker, trip_if_shared
+from tasks.ledger.episodes import Holding, begin_change
+from tasks.ledger.learning import begun_elsewhere, count_intents
+from tasks.ledger.observing import raises_of
+from tasks.ledger.tables import Episode, Intent
 from tasks.models import Alarm, Case, Outcome
+from tasks.windows import why_not_now
+
+Action = Literal["restart", "rebind"]
+STEP_OF = {"restart": "3", "rebind": "6"}
+
+# Of the cluster's time; a node of a bind is a target of its own, and no restart.
+RESTARTS_PER_CLUSTER_HOUR = 3
+RESTARTS_PER_FLEET_HOUR = 10
+CHANGES_PER_TARGET, PER_TARGET = 2, timedelta(hours=6)
+RAISES, WITHIN = 3, timedelta(hours=1)
+UNENDED = timedelta(hours=1)
+HOUR = timedelta(hours=1)
 
 
-async def may_change(case: Case, connection: Connection, alarms: Sequence[Alarm], *, begun: bool = False) -> Cluster:
+async def may_change(
+    case: Case, connection: Connection, alarms: Sequence[Alarm], action: Action, *, begun: bool = False
+) -> Cluster:
     """Let a mutation for these alarms pass, or refuse it with the first gate's reason. Everything is read now.
 
-    The gates: the cluster's mode; each alarmed host is one and the same machine for Manager and the cloud, and not in
-    maintenance mode; the cluster is `running`; no other command or agency update runs; an alarm is active; and, last,
-    the run still holds its cluster's episode, whose alarm is no old one.
+    The gates: the stop file; the cluster's mode for this action, its windows and freezes; each alarmed host is one and
+    the same machine for Manager and the cloud, and not in maintenance mode; the cluster is `running`; no other command
+    or agency update runs; an alarm is active. Those of the ledger follow in `intend`.
 
     Args:
         begun: the mutation goes on with one that has begun, as a bind does from node to node. The alarm need not be
@@ -27,19 +52,96 @@ async def may_change(case: Case, connection: Connection, alarms: Sequence[Alarm]
         Refused: with `outcome` CLEARED or CLEARED_BY_PERSON where the alarms went away meanwhile.
     """
     try:
+        if stopped := stop_file():
+            raise Refused(stopped)
         cluster = await cluster_block(case.cluster)
-        if cluster.mode != "auto" and not case.dry_run:
+        mode = cluster.mode_of(action)
+        if mode != "auto" and not case.dry_run:
             why = "nothing is changed without a person; do it as described below"
-            raise Refused(f"the cluster's mode is {cluster.mode!r}: {why}")
+            raise Refused(f"the cluster's mode for a {action} is {mode!r}: {why}")
+        if closed := why_not_now(cluster.windows, cluster.freezes, cluster.time_zone, waits.now()):
+            raise Refused(closed)
         _alarms_can_be_read(alarms)
         await _hosts_are_who_they_seem(connection, alarms)
         await _nobody_else_is_at_it(connection)
         if not begun:
             await _an_alarm_is_active(connection, alarms)
-        await may_act(case)
     except (RemoteError, ConfigurationError) as error:
         raise Refused(f"a gate cannot be read, so it stays shut: {error}") from error
     return cluster
+
+
+async def intend(case: Case, cluster: Cluster, action: Action, target: str, host: str, before: str = "") -> None:
+    """The gates of the ledger, and the intent on disk: from here on the change may have been made.
+
+    The gates: the alarm is no old one; no brake, no tripped breaker; no other run's change of the cluster that was not
+    seen to its end; the budgets; the host does not flap; and the run still holds its cluster's episode.
+
+    Args:
+        target: what is changed, a host or a node.
+        host: the alarmed host for whose sake; of a bind any.
+        before: what the target is like now, as JSON.
+
+    Raises:
+        Refused: a gate does not let it pass, or the ledger does not answer. Nothing is intended then.
+    """
+    if case.dry_run:
+        return
+    try:
+        async with holding(case) as (session, mine):
+            why = await _the_ledger_refuses(session, mine, cluster, action, target, host)
+            tripped = await open_breaker(session) if why else None
+            if not why and not await begin_change(session, mine, waits.wall()):
+                why = "this run has lost its claim on the cluster: another one may be at work"
+            if not why:
+                session.add(
+                    Intent(
+                        attempt=mine.attempt,
+                        step=STEP_OF[action],
+                        target=target,
+                        episode_id=mine.episode,
+                        cluster_id=cluster.cluster_id,
+                        at=waits.wall(),
+                        before=before,
+                    )
+                )
+    except LedgerUnavailable as error:
+        raise Refused(f"without the ledger nothing is changed: {error}") from error
+    if why:  # what the look has written down, a breaker that tripped, stays
+        raise Refused(why, incident=tripped.id if tripped else "")
+
+
+async def _the_ledger_refuses(
+    session: AsyncSession, mine: Holding, cluster: Cluster, action: Action, target: str, host: str
+) -> str:
+    """The first gate's reason; empty: all let it pass."""
+    episode = await session.get(Episode, mine.episode)
+    if episode is not None and episode.backlog:
+        return f"{episode.backlog}: nothing is changed by itself then; do it as described below, or start a run by hand"
+    now, id_, hour = waits.wall(), cluster.cluster_id, HOUR / cluster.speed
+    if why := await braked(session, episode.cluster if episode else ""):
+        return why
+    if why := await trip_if_shared(session, id_, now, cluster.speed):
+        return why
+    if other := await begun_elsewhere(session, id_, mine.attempt, now - UNENDED / cluster.speed):
+        return f"another run began to change {other.target} at {other.at:%H:%M:%S} UTC and has not seen the end of it"
+    if action == "restart":
+        restarts = [STEP_OF["restart"]]
+        if await count_intents(session, now - hour, steps=restarts, cluster_id=id_) >= RESTARTS_PER_CLUSTER_HOUR:
+            return f"{RESTARTS_PER_CLUSTER_HOUR} instances of this cluster were restarted within the last hour"
+        if await count_intents(session, now - hour, steps=restarts) >= RESTARTS_PER_FLEET_HOUR:
+            return f"{RESTARTS_PER_FLEET_HOUR} instances of the whole fleet were restarted within the last hour"
+    since = now - PER_TARGET / cluster.speed
+    if await count_intents(session, since, steps=list(STEP_OF.values()), cluster_id=id_, target=target) >= (
+        CHANGES_PER_TARGET
+    ):
+        return f"{target} was changed {CHANGES_PER_TARGET} times within the last six hours, and it did not last"
+    raises = await raises_of(session, id_, host, now - WITHIN / cluster.speed)
+    if raises >= RAISES:
+        return (
+            f"the alarm of {host} was raised {raises} times within the last hour: what is done about it does not last"
+        )
+    return ""
 
 
 def _alarms_can_be_read(alarms: Sequence[Alarm]) -> None:

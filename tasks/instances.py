@@ -6,7 +6,7 @@ from datetime import datetime
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks import waits
+from tasks import durable, waits
 from tasks.connections import Connection, connected
 from tasks.errors import (
     CannotTell,
@@ -19,7 +19,9 @@ from tasks.errors import (
     StepFailed,
     Unreachable,
 )
-from tasks.gates import may_change
+from tasks.gates import intend, may_change
+from tasks.intents import begun_before, command_is, seen_to_its_end
+from tasks.journal import once
 from tasks.models import Alarm, Answer, Case, Deed, Instance, ManagedHost, Node, Outcome, hosts_of
 from tasks.retrying import DELAYS, RETRIES, may_pass
 
@@ -32,6 +34,7 @@ STOPPED_ON_PURPOSE = frozenset({"not started", "decommissioning", "decommissione
 LOOK_EVERY = 10.0  # seconds of the cluster's time, as everything below
 TRANSITION_TAKES = 600.0
 RESTART_TAKES = 1800.0
+NO_SIGN = 600.0  # so long a restart is looked for of which is not known whether it was sent
 RESTARTS_PER_RUN = 3
 
 
@@ -133,6 +136,7 @@ async def _offered_instances(connection: Connection) -> Sequence[Instance] | Non
         return None
 
 
+@once("2")
 async def instances_are_normal(case: Case, alarms: Sequence[Alarm]) -> list[Answer]:
     """Whether the Meta instance of each host is normal; one in transition is given ten minutes to settle.
 
@@ -143,8 +147,8 @@ async def instances_are_normal(case: Case, alarms: Sequence[Alarm]) -> list[Answ
     async with connected(case) as connection:
         speed = connection.cluster.speed
     seen: dict[str, tuple[str, str]] = {}
-    until = waits.later(TRANSITION_TAKES, since=waits.now(), speed=speed)
-    async for _ in waits.looks(until, every=60.0, speed=speed):
+    until = await durable.deadline(case, "2", waits.later(TRANSITION_TAKES, since=waits.now(), speed=speed))
+    async for _ in durable.looks(case, until, every=60.0, speed=speed):
         unsettled = [alarm for alarm in alarms if seen.get(alarm.host, ("wait", ""))[0] == "wait"]
         try:
             seen |= await look_at_instances(case, unsettled, hosts_of(unsettled))
@@ -154,6 +158,7 @@ async def instances_are_normal(case: Case, alarms: Sequence[Alarm]) -> list[Answ
             break  # what is known of the others is not lost with it
         if all(verdict != "wait" for verdict, _ in seen.values()):
             break
+    await durable.ended(case, "2")
     return [
         Answer.model_validate(
             {"host": host, "value": verdict, "seen": words, "at": waits.now()}
@@ -196,9 +201,12 @@ async def restart_instances(case: Case, alarms: Sequence[Alarm]) -> AsyncIterato
         yield deed
 
 
+@once("3 {alarm.host}")
 @task(task_run_name="3 restart the Meta instance of {alarm.host}", retries=0, cache_policy=NO_CACHE)
 async def restart_instance(case: Case, alarm: Alarm) -> Deed:
     """Restart one host's Meta instance, if it is still abnormal and the gates let it pass, and follow it to its end.
+
+    A run that is begun anew after it set out to restart it restarts nothing: it reads how that ended.
 
     Raises:
         StepFailed: Manager says that the command failed.
@@ -209,51 +217,78 @@ async def restart_instance(case: Case, alarm: Alarm) -> Deed:
     host = alarm.host
     async with connected(case) as connection:
         try:
-            verdict, words = (await look_at_instances.fn(case, [alarm], host))[host]
-            if verdict == "y":
-                return Deed(host=host, did=f"not restarted: it is normal now ({words})", at=waits.now())
-            if verdict != "n":
-                raise Refused(f"no longer clearly abnormal: {words}")
-            await may_change(case, connection, [alarm])
-            return await _restart(connection, host)
-        except Refused as error:
-            return Deed(host=host, did=f"not restarted: {error}", at=waits.now(), ended=error.outcome)
-        except DryRun as error:
-            # A client that is dry although the run is not: the cluster was in `observe` when the run began.
-            ended = Outcome.DRY_RUN if case.dry_run else Outcome.REFUSED
-            return Deed(host=host, did=str(error), at=waits.now(), ended=ended)
-        except CannotTell as error:
+            deed = await _restarted(case, connection, alarm)
+        except CannotTell as error:  # the intent stays open: nobody else is to restart it meanwhile
             return Deed(host=host, did=str(error), at=waits.now(), ended=Outcome.CANNOT_TELL)
-        except NotOffered as error:
+        except (StepFailed, RemoteError) as error:
+            await seen_to_its_end(case, "3", host, str(error))
+            if not isinstance(error, NotOffered):
+                raise
             why = f"this Manager offers no route to restart it ({error}): restart it by hand as described below"
             return Deed(host=host, did=why, at=waits.now(), ended=Outcome.REFUSED)
+        await seen_to_its_end(case, "3", host, deed.did)
+        return deed
 
 
-async def _restart(connection: Connection, host: str) -> Deed:
-    """Look at the very instance once more, restart it, and follow the restart to its end."""
-    manager, meta = connection.manager, connection.cluster.meta_service
-    found = [instance for instance in await manager.instances(meta) if instance.host == host]
-    if len(found) != 1 or found[0].status.lower() not in ABNORMAL:
-        raise Refused(f"no longer clearly abnormal: Manager says {[instance.status for instance in found]}")
+async def _restarted(case: Case, connection: Connection, alarm: Alarm) -> Deed:
+    host = alarm.host
+    try:
+        if begun := await begun_before(case, "3", host):
+            return await _follow(
+                connection, Instance.model_validate_json(begun.before), begun.command, begun.at, sure=False
+            )
+        verdict, words = (await look_at_instances.fn(case, [alarm], host))[host]
+        if verdict == "y":
+            return Deed(host=host, did=f"not restarted: it is normal now ({words})", at=waits.now())
+        if verdict != "n":
+            raise Refused(f"no longer clearly abnormal: {words}")
+        cluster = await may_change(case, connection, [alarm], "restart")
+        found = [each for each in await connection.manager.instances(cluster.meta_service) if each.host == host]
+        if len(found) != 1 or found[0].status.lower() not in ABNORMAL:
+            raise Refused(f"no longer clearly abnormal: Manager says {[each.status for each in found]}")
+        await intend(case, cluster, "restart", host, host, before=found[0].model_dump_json())
+        return await _restart(case, connection, found[0])
+    except Refused as error:
+        return Deed(
+            host=host, did=f"not restarted: {error}", at=waits.now(), ended=error.outcome, incident=error.incident
+        )
+    except DryRun as error:
+        # A client that is dry although the run is not: the cluster was in `observe` when the run began.
+        ended = Outcome.DRY_RUN if case.dry_run else Outcome.REFUSED
+        return Deed(host=host, did=str(error), at=waits.now(), ended=ended)
+
+
+async def _restart(case: Case, connection: Connection, instance: Instance) -> Deed:
+    """Restart the very instance that was looked at, and follow the restart to its end."""
     sent = waits.now()
     try:
-        command = await manager.restart(meta, found[0])
+        command = await connection.manager.restart(connection.cluster.meta_service, instance)
+        await command_is(case, "3", instance.host, command)
     except OutcomeUnknown:
         command = ""
+    return await _follow(connection, instance, command, sent)
+
+
+async def _follow(connection: Connection, before: Instance, command: str, sent: datetime, *, sure: bool = True) -> Deed:
+    """As `_end_of_restart`; where it cannot be followed it says that the restart was sent, or was to be."""
     try:
-        return await _follow(connection, found[0], command, sent)
+        return await _end_of_restart(connection, before, command, sent, sure=sure)
     except RemoteError as error:
         named = f"command {command}" if command else "its command is not known"
-        raise CannotTell(f"a restart was sent at {sent:%H:%M:%S} ({named}) and cannot be followed: {error}") from error
+        what = "was sent" if sure or command else "was about to be sent"
+        raise CannotTell(f"a restart {what} at {sent:%H:%M:%S} ({named}) and cannot be followed: {error}") from error
 
 
-async def _follow(connection: Connection, before: Instance, command: str, sent: datetime) -> Deed:
+async def _end_of_restart(
+    connection: Connection, before: Instance, command: str, sent: datetime, *, sure: bool
+) -> Deed:
     """Read the world until the restart has ended; the instance's start time proves that it happened.
 
     Without a command (its answer was lost, or an OMS switchover forgot it) only the instance itself tells.
     """
     manager, cluster, host = connection.manager, connection.cluster, before.host
-    until = waits.later(RESTART_TAKES, since=sent, speed=cluster.speed)
+    takes = RESTART_TAKES if sure or command else NO_SIGN
+    until = waits.later(takes, since=waits.now(), speed=cluster.speed)
     seen = "nothing was seen of it"
     async for _ in waits.looks(until, every=LOOK_EVERY, speed=cluster.speed):
         complete = False
@@ -280,4 +315,9 @@ async def _follow(connection: Connection, before: Instance, command: str, sent: 
         if restarted and after.status.lower() in NORMAL | ABNORMAL:
             did = f"restarted (command {command or 'unknown'}): it is {after.status!r} now, was {before.status!r}"
             return Deed(host=host, did=did, at=waits.now(), changed=True)
+    if takes == NO_SIGN:
+        never = "it is never sent twice, for it may come yet"
+        raise CannotTell(
+            f"a restart was about to be sent at {sent:%H:%M:%S}, and there is no sign of it ({seen}): {never}"
+        )
     raise CannotTell(f"a restart was sent at {sent:%H:%M:%S} and how it ended cannot be seen: {seen}")

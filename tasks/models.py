@@ -194,6 +194,29 @@ class Agency(Frozen):
     expires: InUtc | None = Field(None, validation_alias=AliasChoices("expire_time", "expires"))
 
 
+def _user_name(value: Any) -> Any:
+    """The name of a user, which CTS v3 gives as an object and its older pages as text; empty where it gives none."""
+    name = value.get("name") if isinstance(value, dict) else value
+    return "" if name is None else name
+
+
+class Trace(Frozen):
+    """An operation on a cloud resource that CTS recorded: what, by whom, when (UTC), on which resource.
+
+    Attributes:
+        user: empty where CTS names nobody.
+        resource_id: of a change of a server's agency the server's id (inferred); empty where CTS names none.
+
+    Source: CTS API "Querying a Trace List", GET /v3/{project_id}/traces.
+    """
+
+    id: Text = Field("", validation_alias=AliasChoices("trace_id", "id"))
+    name: str = Field(min_length=1, validation_alias=AliasChoices("trace_name", "name"))
+    user: Annotated[str, BeforeValidator(_user_name)] = ""
+    time: Annotated[InUtc, BeforeValidator(_moment)]
+    resource_id: Text = ""
+
+
 Kind = Literal["raised", "cleared", "event", "trigger"]
 ClearedBy = Literal["auto", "person"]
 
@@ -244,6 +267,7 @@ class Deed(Frozen):
     Attributes:
         changed: something was really changed.
         ended: None where the page goes on, else the word with which this host's part ends here.
+        incident: id of the tripped breaker that kept it from being done.
     """
 
     host: str
@@ -251,6 +275,7 @@ class Deed(Frozen):
     at: datetime
     changed: bool = False
     ended: Outcome | None = None
+    incident: str = ""
 
 
 def hosts_of(alarms: Sequence[Alarm]) -> str:

@@ -41,6 +41,21 @@ async def file_ticket(correlation: str, title: str, body: str, run: str) -> Tick
     return store(correlation, title, body, run)
 
 
+def file_incident(breaker: str, words: str) -> Ticket:
+    """The one ticket of a breaker that has tripped; filed by whoever comes first, then left as it is."""
+    correlation = f"incident/{breaker}"
+    there = [each for each in tickets() if each.correlation == correlation]
+    if there:
+        return there[0]
+    body = (
+        f"# Incident: many clusters alarm together\n\n{words}\n\nAll runs go on diagnosing, and none changes anything in "
+        "any cluster. Their reports are in the Prefect UI. Look for what the clusters share: ECS metadata or IAM of the "
+        "region, an agency, an account, the network. When that is repaired, or is not the cause, let changes go on with "
+        "`runbooks breaker reset --reason TEXT`, and start the runbook for clusters that still alarm.\n"
+    )
+    return store(correlation, "Incident: many clusters alarm together; nothing is changed", body)
+
+
 def store(correlation: str, title: str, body: str, run: str = "") -> Ticket:
     """As `file_ticket`, outside a flow."""
     id_ = f"T-{hashlib.sha256(correlation.encode()).hexdigest()[:12]}"

@@ -73,12 +73,16 @@ class Trail:
         alarms: host name -> the alarm this run follows.
         ends: host name -> how its part ended.
         earlier: what earlier runs left of this episode; None: nothing is known of that.
+        began: when the run first took its episode, begun anew or not.
+        incidents: host name (or that of the cluster) -> id of the tripped breaker that ended its part.
         done_at: mutating step -> when the last thing it did was seen to be done.
     """
 
     def __init__(self, case: Case) -> None:
         self.case = case
         self.earlier: Holding | None = None
+        self.began = self._this_segment = waits.now()
+        self.incidents: dict[str, str] = {}
         self.entries: list[Entry] = []
         self.alarms: dict[str, Alarm] = {}
         self.ends: dict[str, End] = {}
@@ -103,6 +107,16 @@ class Trail:
     def needs_a_person(self) -> bool:
         """Whether any part ended so that somebody must look."""
         return any(end.outcome in NEEDS_A_PERSON for end in self.ends.values())
+
+    @property
+    def only_incident(self) -> tuple[str, str] | None:
+        """The tripped breaker and its words, where nothing else needs a person; None: something does."""
+        needed = [host for host, end in self.ends.items() if end.outcome in NEEDS_A_PERSON]
+        found = {self.incidents.get(host, "") for host in needed}
+        if len(found) != 1 or "" in found:
+            return None
+        words = [entry.text for entry in self.entries if entry.kind == "did"]
+        return found.pop(), words[-1]
 
     @property
     def subject(self) -> str:
@@ -219,6 +233,8 @@ class Trail:
                 continue
             for host in [deed.host] if step == "3" else list(going):
                 self.ends[host] = End(deed.ended, step)
+                if deed.incident:
+                    self.incidents[host] = deed.incident
                 going.pop(host)
         return list(going.values())
 
@@ -249,7 +265,7 @@ class Trail:
         """The run is over: every part that has not ended ends so, or the run itself where there is none."""
         for host in [host for host in self._steps if host not in self.ends] or [WHOLE_CLUSTER]:
             last = self._steps.get(host, [""])[-1].removesuffix(f" {RECURRED}")
-            self._end(NEXT.get(last, last.rstrip("yn")), host, outcome, why)
+            self._end(NEXT.get(last, last.rstrip("yn")), host, outcome, why, waits.now())
 
     def _end(self, step: str, host: str, outcome: Outcome, why: str, at: datetime | None = None) -> None:
         self.ends[host] = End(outcome, step)
@@ -258,5 +274,7 @@ class Trail:
     def _write(
         self, step: str, host: str, kind: Literal["asked", "did", "ended"], text: str, at: datetime | None = None
     ) -> None:
-        self.entries.append(Entry(at or waits.now(), step, host, kind, text))
-        self._log.info("%s%s: %s", f"step {step}, " if step else "", host, text)
+        entry = Entry(at or self.began, step, host, kind, text)
+        self.entries.append(entry)
+        if entry.at >= self._this_segment:  # else the log has it already
+            self._log.info("%s%s: %s", f"step {step}, " if step else "", host, text)

@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from deployments.emulator.control import Control
+from deployments.emulator.cts import Cts
 from deployments.emulator.ecs import Ecs
 from deployments.emulator.iam import Iam
 from deployments.emulator.manager import Manager
@@ -24,7 +25,8 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 def served_by(region: Region) -> list[ServedRoute]:
     """Every route of every face, whether the region's profile serves it or not."""
     manager = Manager(region, Sessions(region.clock))
-    faces = (manager, AssumedManager(region, manager), Mrs(region), Ecs(region), Iam(region), Smn(region))
+    cloud = (Mrs(region), Ecs(region), Iam(region), Cts(region), Smn(region))
+    faces = (manager, AssumedManager(region, manager), *cloud)
     return [route for face in faces for route in face.routes()]
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from deployments.emulator.agencies import OTHER_AGENCY, Agency, bind
 from deployments.emulator.faults import AGENCY_FAULTS, Fault
 from deployments.emulator.inventory import Cluster, Host
+from deployments.emulator.traces import AGENCY_CHANGED
 
 if TYPE_CHECKING:
     from deployments.emulator.region import Region
@@ -41,6 +42,11 @@ def apply(region: "Region", fault: Fault, clusters: list[Cluster], hosts: list[H
             cluster.commands.clear()
             cluster.refuses_until = region.clock.elapsed + fault.seconds(180)
         region.clock.after(fault.seconds(180), lambda: region.forget(fault))
+    elif fault.name == "agency-changed-by-person":
+        user, name, age = fault.text("user", "a-person"), fault.text("trace", AGENCY_CHANGED), fault.seconds(3600)
+        for cluster in clusters:
+            trace = region.traces.add(cluster.master, user, name, age)
+            fault.before[trace.id] = trace.name
 
 
 def undo(region: "Region", fault: Fault, clusters: list[Cluster], hosts: list[Host]) -> None:
@@ -58,6 +64,8 @@ def undo(region: "Region", fault: Fault, clusters: list[Cluster], hosts: list[Ho
     elif fault.name == "oms-switchover":
         for cluster in clusters:
             cluster.refuses_until = 0.0
+    elif fault.name == "agency-changed-by-person":
+        region.traces.remove(fault.before, clusters)
 
 
 def _set_agency(region: "Region", fault: Fault, clusters: list[Cluster]) -> None:

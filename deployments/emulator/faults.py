@@ -37,6 +37,10 @@ CLUSTER_FAULTS = {
     "command-running": "another Manager command is in progress",
     "agency-updating": "async_task_status/update_ecs_agency says running",
     "cluster-state": "`value` is reported as clusterState",
+    "agency-changed-by-person": "CTS has one more trace: `trace` (updateServerAgency) on the first node, by `user` "
+    "(a-person), `seconds` (3600) ago; nothing else changes",
+    "cts-down": "the CTS face answers 503, for the whole region wherever it is set",
+    "cts-denied": "the CTS face answers 403, for the whole region wherever it is set",
 }
 AGENCY_FAULTS = {
     "agency-deleted": "the agency is gone from IAM (for every cluster that uses it)",
@@ -58,7 +62,10 @@ class Fault:
     options: dict[str, object] = field(default_factory=dict)
     healed: set[Scope] = field(default_factory=set)
     before: dict[str, str] = field(default_factory=dict)
-    """What was true when it was set, by server id, cluster UUID or agency name; with it the world is restored."""
+    """What was true when it was set, by server id, cluster UUID or agency name; with it the world is restored.
+
+    For traces it made: their names by id.
+    """
 
     def seconds(self, default: float) -> float:
         """The option `seconds`, as a number."""

@@ -26,6 +26,7 @@ from deployments.emulator.metadata import MetadataService
 from deployments.emulator.mutations import Mutation
 from deployments.emulator.signatures import Keys
 from deployments.emulator.topics import Topics
+from deployments.emulator.traces import Traces
 from deployments.emulator.trouble import Trouble
 
 Profile = Literal["documented", "assumed"]
@@ -62,6 +63,7 @@ class Region:
         self.meta = Meta(self.clock, self.faults, self.metadata, self.alarms)
         self.commands = Commands(self.clock, self.faults, self.meta, self.alarms)
         self.smn = Topics(self.region, self.project_id, self.alarms)
+        self.traces = Traces(self.clock)
         self.trouble = Trouble()
         self.clusters: dict[str, Cluster] = {}
         self.servers: dict[str, Host] = {}

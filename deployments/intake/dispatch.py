@@ -71,7 +71,7 @@ class Dispatcher:
         """
         async with self._ledger.reading() as session:
             episodes = await to_start(session, MOST_PER_ROUND)
-            waiting = await to_wake(session)
+            waiting = await to_wake(session, waits.wall())
         self._metrics.unstarted.set(len(episodes))
         now = asyncio.get_running_loop().time()
         due = [episode for episode in episodes if self._refused.get(episode.id, 0) <= now]
@@ -145,14 +145,16 @@ class Dispatcher:
         self._refused[episode.id] = asyncio.get_running_loop().time() + REFUSED_FOR
 
     async def _wake(self, client: PrefectClient, episode: Episode) -> None:
-        """Pass a clear on to the run, only if it waits: a run at work reads the ledger itself before it waits."""
+        """Pass a clear on to the run, only if it waits: one that is being begun looks for itself, one that is dead is
+        begun anew, one that a person has suspended is left so until he resumes it."""
         run = (await flow_runs(client, episode.holder)).get(episode.holder or "")
-        if run and run.state and run.state.name == "AwaitingRetry":
-            with asking():
-                await client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=waits.now()), force=True)
-            logger.info("%s is woken: an alarm of episode %s was cleared", run.name, episode.id)
+        if not (run and run.state and run.state.name == "AwaitingRetry"):
+            return
+        with asking():
+            await client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=waits.now()), force=True)
+        logger.info("%s is woken: an alarm of episode %s was cleared", run.name, episode.id)
         async with self._ledger.writing() as session:
-            await woken(session, episode.id)
+            await woken(session, episode)
 
     async def _wait(self) -> None:
         try:

@@ -46,6 +46,11 @@ class Metrics:
         self.runs_started = Counter(
             "runbooks_intake_runs_started", "Flow runs created, or scheduled anew", ["how"], registry=self.registry
         )
+        self.overdue_wait = Gauge(
+            "runbooks_intake_overdue_wait_seconds",
+            "How long ago the oldest wait should have ended whose run still waits",
+            registry=self.registry,
+        )
         self.dispatch_errors = Counter(
             "runbooks_intake_dispatch_errors", "Times that Prefect did not take a run", ["kind"], registry=self.registry
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -13,35 +14,38 @@ from prefect.states import Scheduled
 from deployments.intake.dispatch import Dispatcher
 from deployments.intake.events import tell_episode
 from deployments.intake.metrics import Metrics
-from deployments.intake.prefect_server import PrefectAway, asking, flow_runs
+from deployments.intake.prefect_server import PAGE, PrefectAway, asking, flow_runs
 from tasks import waits
 from tasks.errors import ConfigurationError, LedgerUnavailable
 from tasks.ledger.database import Ledger
 from tasks.ledger.episodes import close_verified
 from tasks.ledger.receiving import intake_alive, prune
-from tasks.ledger.starting import give_up, start_again, suspects
+from tasks.ledger.starting import MOST_RUNS, give_up, overdue, start_again, suspects
 from tasks.ledger.tables import Episode
 from tasks.models import Outcome
 from tasks.tickets import store
 
 EVERY = 10.0
 PRUNE_EVERY = timedelta(hours=6)
-MOST_RUNS = 5
 FIRST_PAUSE = timedelta(seconds=30)  # before a dead run is started again; doubled each time
 STARTING = timedelta(minutes=10)  # a run that starts, or is being cancelled, for longer has lost its worker
+BEGINNING = timedelta(seconds=30)  # a flow takes its episode within seconds of being Running
 
 logger = logging.getLogger("runbooks.intake")
 
 Verdict = Literal["leave", "same run", "next run", "give up", "cancelled", "done"]
+SEGMENTS = "mrs-segments"  # the type of our own worker, deployments/worker.py
 ENDS = frozenset(Outcome) - {Outcome.JOINED, Outcome.DRY_RUN}
 
 
-def verdict(episode: Episode, run: FlowRun | None, now: datetime) -> Verdict:
+def verdict(episode: Episode, run: FlowRun | None, now: datetime, *, segments: Collection[str] = ()) -> Verdict:
     """What is to be done about an episode whose run may be dead.
 
-    A run that ended with a word of ours is through. One that may have changed something is never started again: it ends
-    in a ticket. One that died before is started again a few times, ever more slowly: the same run if it can be, else
-    the episode's next.
+    Args:
+        segments: names of the work pools of our own worker, which begins a run at once or never.
+
+    A run that ended with a word of ours is through. Any other is begun anew a few times, ever more slowly: the same run
+    if it can be, for it goes on where it was. Only one that changed nothing is followed by the episode's next.
     """
     state = run.state.type if run and run.state else None
     if state is StateType.CANCELLED:
@@ -50,17 +54,20 @@ def verdict(episode: Episode, run: FlowRun | None, now: datetime) -> Verdict:
         return "done"  # it came to its end, and could not write so
     if state in (StateType.SCHEDULED, StateType.PAUSED):
         return "leave"
-    starts = state is StateType.PENDING or (state is StateType.RUNNING and episode.state == "raised")
-    if (starts or state is StateType.CANCELLING) and run and run.state and now - run.state.timestamp < STARTING:
-        return "leave"
+    begins = state is StateType.RUNNING and episode.state in ("raised", "waiting")
+    if begins or state in (StateType.PENDING, StateType.CANCELLING):
+        ours = state is StateType.PENDING and run is not None and run.work_pool_name in segments
+        patience = BEGINNING if begins or ours else STARTING
+        if run and run.state and now - run.state.timestamp < patience:
+            return "leave"
     if state is StateType.CANCELLING:
         return "cancelled"
-    if episode.acted or episode.runs >= MOST_RUNS:
+    same = run is not None and run.deployment_id is not None and state is not StateType.COMPLETED
+    if episode.runs >= MOST_RUNS or (episode.acted and not same):
         return "give up"
     if now < episode.raised + FIRST_PAUSE * 2 ** max(episode.runs - 1, 0):
         return "leave"
-    again = run is not None and run.deployment_id is not None and state is not StateType.COMPLETED
-    return "same run" if again else "next run"
+    return "same run" if same else "next run"
 
 
 def run_of(episode: Episode) -> str:
@@ -99,19 +106,21 @@ class Reconciler:
                 await prune(session, now)
                 self._pruned = now
             dubious = await suspects(session, now)
+            self._metrics.overdue_wait.set((await overdue(session, now)).total_seconds())
         for episode in closed:
             tell_episode("closed", episode)
             logger.info("episode %s of %s is closed: %s", episode.id, episode.cluster, episode.outcome)
         runs = await flow_runs(client, *(map(run_of, dubious)))
+        segments = await _segments(client) if dubious else []
         for episode in dubious:
-            if verdict(episode, runs.get(run_of(episode)), waits.now()) != "leave":
-                await self._settle(client, episode)
+            if verdict(episode, runs.get(run_of(episode)), waits.now(), segments=segments) != "leave":
+                await self._settle(client, episode, segments)
 
-    async def _settle(self, client: PrefectClient, episode: Episode) -> None:
+    async def _settle(self, client: PrefectClient, episode: Episode, segments: Collection[str]) -> None:
         """Look once more, for the other looks may have taken their time, and do what is to be done."""
         run = (await flow_runs(client, run_of(episode))).get(run_of(episode))
         now = waits.now()
-        todo = verdict(episode, run, now)
+        todo = verdict(episode, run, now, segments=segments)
         state = run.state.name if run and run.state else "deleted"
         if todo in ("give up", "cancelled", "done"):
             outcome = {"cancelled": Outcome.CANCELLED, "give up": Outcome.ERROR}.get(todo) or Outcome(str(state))
@@ -130,6 +139,12 @@ class Reconciler:
             if run and todo == "same run":
                 await _schedule(client, run)
             self._dispatcher.look()
+
+
+async def _segments(client: PrefectClient) -> list[str]:
+    with asking():
+        pools = await client.read_work_pools(limit=PAGE)
+    return [pool.name for pool in pools if pool.type == SEGMENTS]
 
 
 async def _schedule(client: PrefectClient, run: FlowRun) -> None:

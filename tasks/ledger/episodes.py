@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks.ledger.matching import the_one
 from tasks.ledger.observing import OPEN, REMEMBERED, REPAIRED, close, needs_a_run, open_episode
-from tasks.ledger.tables import Episode, Occurrence
-from tasks.models import Alarm, Outcome
+from tasks.ledger.tables import Episode, Occurrence, Wait
+from tasks.models import Alarm, Frozen, Outcome
 
 LEASE = timedelta(seconds=30)
 VERIFYING = timedelta(minutes=25)  # of the cluster's time: Meta raises after three failed polls of five minutes
@@ -34,11 +34,22 @@ class Asking:
     episode: str = ""
 
 
+class HandedOver(Frozen):
+    """An active alarm for which the page has ended so before."""
+
+    host: str
+    serial: str
+    occurred: datetime | None
+    ended: str
+    cleared_seen: datetime | None = None
+
+
 @dataclass(frozen=True)
 class Holding:
     """An episode that a run holds, by the fence `token`.
 
     Attributes:
+        attempt: the run and when it first took the episode: begun anew after a wait or a death it is the same attempt.
         hosts: those with an active alarm of the episode for which the page has not ended, as the sources told.
         repaired: host name -> the trace that ended in END, in this episode: its alarm may be a relapse.
         handed_over: active alarms for which the page has ended in a ticket before; automated runs leave them alone.
@@ -48,15 +59,21 @@ class Holding:
     token: int
     hosts: Sequence[str] = ()
     repaired: Mapping[str, str] = field(default_factory=dict)
-    handed_over: Sequence[Occurrence] = ()
+    handed_over: Sequence[HandedOver] = ()
+    attempt: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
 class Held:
-    """The episode is another run's: `by` says which, for a person."""
+    """The episode is another run's: `by` says which, for a person.
+
+    Attributes:
+        own: it is the very run that asks, at work in another process.
+    """
 
     episode: str
     by: str
+    own: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +90,8 @@ async def claim(
 ) -> Holding | Held:
     """Take the cluster's open episode, or open one; held by a living run, or over already, it is not given.
 
-    A run that asks again gets its episode again, under a new token. A holder whose lease has ended is not living.
+    A holder that waits lives; one at work whose lease has ended does not. A run that comes back from a wait, or that is
+    begun anew after its death, gets its episode again under a new token; while it is at work elsewhere it does not.
     """
     episode = await going_episode(session, cluster_id, alarm_id, now)
     if asking.episode and (episode is None or episode.id != asking.episode):
@@ -83,22 +101,24 @@ async def claim(
     if episode is None:
         episode = open_episode(session, cluster_id, cluster, alarm_id, "run", now)
         episode.n, episode.run, episode.runs = 1, asking.run, 1
-    living = episode.state in HELD and episode.lease is not None and episode.lease > now
-    if living and episode.holder != asking.run:
-        return Held(episode.id, episode.link or str(episode.holder))
+    mine = episode.holder == asking.run
+    at_work = episode.state == "running" and episode.lease is not None and episode.lease > now
+    if at_work or (episode.state == "waiting" and not mine):
+        return Held(episode.id, episode.link or str(episode.holder), own=mine)
     if episode.state == "verifying" and asking.automated:
         return Held(episode.id, episode.link or f"episode {episode.id}, which is done ({episode.outcome})")
-    if episode.holder != asking.run:
+    if not mine or episode.claimed is None:
         episode.claimed = now
     episode.state, episode.token = "running", episode.token + 1
     episode.holder, episode.link, episode.lease = asking.run, asking.link, now + LEASE
-    episode.verify_until = None
+    episode.verify_until, episode.wake = None, False  # it looks for itself now
     if not asking.automated:
         episode.backlog = ""  # a person has decided
     await session.flush()
     hosts = await hosts_of_episode(session, episode.id)
     repaired, handed_over = await _before(session, episode)
-    return Holding(episode.id, episode.token, hosts, repaired, handed_over if asking.automated else ())
+    attempt = f"{asking.run}@{episode.claimed:%Y%m%dT%H%M%S.%f}"
+    return Holding(episode.id, episode.token, hosts, repaired, handed_over if asking.automated else (), attempt)
 
 
 async def renew(session: AsyncSession, holding: Holding, now: datetime) -> bool:
@@ -109,6 +129,34 @@ async def renew(session: AsyncSession, holding: Holding, now: datetime) -> bool:
 async def begin_change(session: AsyncSession, holding: Holding, now: datetime) -> bool:
     """Note that a change is about to be made; False as in `renew`."""
     return await _as_holder(session, holding, lease=now + LEASE, acted=True)
+
+
+async def wait_begun(session: AsyncSession, holding: Holding, step: str, deadline: datetime) -> datetime:
+    """The deadline of the attempt's wait at this step: fixed by the first who comes, whatever is asked for later."""
+    wait = await session.get(Wait, (holding.attempt, step))
+    if wait is None:
+        wait = Wait(attempt=holding.attempt, step=step, episode_id=holding.episode, deadline=deadline)
+        session.add(wait)
+    return wait.deadline
+
+
+async def wait_ended(session: AsyncSession, holding: Holding, step: str, now: datetime) -> None:
+    """What the attempt waited for at this step has come, or the time is over."""
+    mine = update(Wait).where(Wait.attempt == holding.attempt, Wait.step == step, Wait.ended.is_(None))
+    await session.execute(mine.values(ended=now))
+
+
+async def let_go(session: AsyncSession, holding: Holding) -> bool | None:
+    """The run is a row from now on, and still the episode's holder. It has no lease; whoever begins it anew gets one.
+
+    Returns:
+        Whether an alarm was cleared while it was at work; None: the episode is another's.
+    """
+    mine = update(Episode).where(
+        Episode.id == holding.episode, Episode.token == holding.token, Episode.state == "running"
+    )
+    done = (await session.execute(mine.values(state="waiting", lease=None).returning(Episode.wake))).first()
+    return bool(done[0]) if done else None
 
 
 async def _as_holder(session: AsyncSession, holding: Holding, **values: object) -> bool:
@@ -225,7 +273,7 @@ async def going_episode(session: AsyncSession, cluster_id: str, alarm_id: str, n
     return episode
 
 
-async def _before(session: AsyncSession, episode: Episode) -> tuple[dict[str, str], list[Occurrence]]:
+async def _before(session: AsyncSession, episode: Episode) -> tuple[dict[str, str], list[HandedOver]]:
     """What earlier runs left: traces that ended in END in this episode, and active alarms that a person has."""
     ended = select(Occurrence).where(
         Occurrence.cluster_id == episode.cluster_id,
@@ -233,14 +281,15 @@ async def _before(session: AsyncSession, episode: Episode) -> tuple[dict[str, st
         Occurrence.ended != "",
         or_(Occurrence.cleared_seen.is_(None), Occurrence.episode_id == episode.id),
     )
-    repaired, handed_over = {}, []
+    repaired: dict[str, str] = {}
+    handed_over: list[HandedOver] = []
     for each in (await session.scalars(ended.order_by(Occurrence.first_seen))).all():
         if each.episode_id == episode.id and each.ended == Outcome.END:
             repaired[each.host] = each.trace
         elif each.episode_id == episode.id and each.ended not in REPAIRED:
             repaired.pop(each.host, None)
         if each.cleared_seen is None and each.ended not in REPAIRED:
-            handed_over.append(each)
+            handed_over.append(HandedOver(host=each.host, serial=each.serial, occurred=each.occurred, ended=each.ended))
     return repaired, handed_over
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from secrets import token_hex
 
-from sqlalchemy import and_, bindparam, insert, or_, select, update
+from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks.ledger.matching import age, the_one
@@ -243,6 +243,13 @@ def _join(session: AsyncSession, memory: _Memory, sighting: Sighting, occurrence
     episode.backlog = backlog  # the run is for this alarm only
     needs_a_run(episode, now)
     return episode, True
+
+
+async def raises_of(session: AsyncSession, cluster_id: str, host: str, since: datetime) -> int:
+    """How often the host's alarm was raised since then, by our clock."""
+    mine = select(func.count()).select_from(Occurrence)
+    mine = mine.where(Occurrence.place == place_of(cluster_id, host), Occurrence.first_seen > since)
+    return int(await session.scalar(mine) or 0)
 
 
 def open_episode(

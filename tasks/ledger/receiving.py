@@ -8,9 +8,10 @@ from hashlib import sha256
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tasks.ledger.tables import Cluster, IntakeRow, Message, ObservationRow, Poll, Rejection, SourceRow
+from tasks.ledger.tables import Cluster, IntakeRow, Learned, Message, ObservationRow, Poll, Rejection, SourceRow
 
 OUTAGE = timedelta(minutes=10)
+SILENT = timedelta(seconds=60)  # an intake says every ten seconds that it lives
 MOST_REJECTIONS = 10_000
 KEPT = timedelta(days=30)  # observations and rejections; occurrences and episodes stay
 
@@ -113,12 +114,19 @@ async def intake_alive(session: AsyncSession, id_: str, now: datetime) -> None:
     await session.execute(update(IntakeRow).where(IntakeRow.id == id_).values(alive=now))
 
 
+async def intakes_alive(session: AsyncSession, now: datetime) -> bool:
+    """Whether an intake is at work, so that runs that died are begun anew."""
+    return bool(await session.scalar(select(func.count()).where(IntakeRow.alive > now - SILENT)))
+
+
 async def prune(session: AsyncSession, now: datetime) -> None:
     """Forget what is too old to be of use."""
     await session.execute(delete(ObservationRow).where(ObservationRow.at < now - KEPT))
     await session.execute(delete(Rejection).where(Rejection.last < now - KEPT))
     await session.execute(delete(Message).where(Message.at < now - KEPT))
     await session.execute(delete(SourceRow).where(SourceRow.heard < now - KEPT))  # a sender's address may be forged
+    # What a run learned is of use while it lives, and an alarm that a person has may stay for long.
+    await session.execute(delete(Learned).where(Learned.at < now - KEPT))
     await session.execute(delete(IntakeRow).where(IntakeRow.alive < now - KEPT))
     # By their ids, for many may be of the same moment.
     kept = select(Rejection.id).order_by(Rejection.last.desc(), Rejection.id).limit(MOST_REJECTIONS)

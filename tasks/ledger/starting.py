@@ -2,15 +2,17 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, case, or_, select, update
+from sqlalchemy import and_, case, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tasks.ledger.episodes import HELD, end_alarm
+from tasks.ledger.episodes import end_alarm
 from tasks.ledger.observing import close, needs_a_run
-from tasks.ledger.tables import Episode, Occurrence
+from tasks.ledger.tables import Episode, Occurrence, Wait
 from tasks.models import Outcome
 
-SETTLING = timedelta(seconds=30)  # a run is not looked for before; and after its lease a holder has so long to renew
+SETTLING = timedelta(seconds=30)  # a run is not looked for before
+LATE = timedelta(seconds=5)  # after its lease a holder has so long to renew
+MOST_RUNS = 5  # times that a run is begun, deaths and all; then a person is told
 
 
 async def to_start(session: AsyncSession, limit: int) -> list[Episode]:
@@ -27,35 +29,44 @@ async def started(session: AsyncSession, episode: str, n: int, run: str) -> bool
     return done.first() is not None
 
 
-async def to_wake(session: AsyncSession) -> list[Episode]:
-    """Held episodes for which a clear came."""
-    return list((await session.scalars(select(Episode).where(Episode.wake, Episode.state.in_(HELD)))).all())
+async def to_wake(session: AsyncSession, now: datetime) -> list[Episode]:
+    """Episodes for which a clear came while their run waits, or was about to when it died. One at work looks itself."""
+    rests = or_(Episode.state == "waiting", and_(Episode.state == "running", Episode.lease < now))
+    return list((await session.scalars(select(Episode).where(Episode.wake, rests))).all())
 
 
-async def woken(session: AsyncSession, episode: str) -> None:
-    """The clear has been passed on."""
-    await session.execute(update(Episode).where(Episode.id == episode).values(wake=False))
+async def woken(session: AsyncSession, seen: Episode) -> None:
+    """The clear has been passed on; one that came after the run was at work again stays."""
+    await session.execute(update(Episode).where(Episode.id == seen.id, Episode.token == seen.token).values(wake=False))
+
+
+async def overdue(session: AsyncSession, now: datetime) -> timedelta:
+    """How long ago the oldest wait should have ended whose run still waits; zero where none is overdue."""
+    waits = select(func.min(Wait.deadline)).join(Episode, Episode.id == Wait.episode_id)
+    oldest = await session.scalar(waits.where(Wait.ended.is_(None), Episode.state == "waiting"))
+    return max(now - oldest, timedelta(0)) if oldest else timedelta(0)
 
 
 async def suspects(session: AsyncSession, now: datetime) -> list[Episode]:
-    """Episodes whose run may be dead: it was started and holds nothing yet, or its lease has ended."""
+    """Episodes whose run may be dead: it was started and holds nothing yet, its lease has ended, or it waits."""
     idle = and_(Episode.state == "raised", Episode.run.is_not(None), Episode.raised < now - SETTLING)
-    lost = and_(Episode.state.in_(HELD), Episode.lease < now - SETTLING)
-    return list((await session.scalars(select(Episode).where(or_(idle, lost)))).all())
+    lost = and_(Episode.state == "running", Episode.lease < now - LATE)
+    return list((await session.scalars(select(Episode).where(or_(idle, lost, Episode.state == "waiting")))).all())
 
 
 async def start_again(session: AsyncSession, seen: Episode, now: datetime, *, same_run: bool) -> bool:
-    """The episode's run is dead, and changed nothing: it needs one again. False: it is no longer as it was seen.
+    """The episode's run is dead: it needs one again. False: it is no longer as it was seen.
 
     Args:
-        same_run: the run (`holder`, else `run`) exists and is scheduled anew; else the episode gets the next number.
+        same_run: the run (`holder`, else `run`) exists and is scheduled anew: it goes on where it was. Else the episode
+            gets the next number, and begins the page.
     """
     row = await _still(session, seen)
     if row is None:
         return False
     if same_run:
         row.run, row.runs = row.holder or row.run, row.runs + 1  # a person's run may have held it
-        row.state, row.raised, row.holder, row.lease = "raised", now, None, None
+        row.state, row.raised, row.lease = "waiting" if row.holder else "raised", now, None
     else:
         runs = row.runs
         needs_a_run(row, now)

@@ -38,7 +38,13 @@ class Table(MappedAsDataclass, DeclarativeBase, kw_only=True, eq=False):
 
 
 class Cluster(Table, kw_only=True, eq=False):
-    """A cluster block. `connected` is when the block was made; `gone` when it was first missed."""
+    """A cluster block.
+
+    Attributes:
+        connected: when the block was made.
+        gone: when it was first missed.
+        account: the domain id of its cloud, `agency` the agency that its block names; what many share may be a cause.
+    """
 
     __tablename__ = "clusters"
     name: Mapped[str] = mapped_column(primary_key=True)
@@ -47,6 +53,8 @@ class Cluster(Table, kw_only=True, eq=False):
     speed: Mapped[float]
     connected: Mapped[datetime]
     gone: Mapped[datetime | None] = mapped_column(default=None)
+    account: Mapped[str] = mapped_column(default="")
+    agency: Mapped[str] = mapped_column(default="")
 
 
 class Episode(Table, kw_only=True, eq=False):
@@ -224,3 +232,89 @@ class IntakeRow(Table, kw_only=True, eq=False):
     started: Mapped[datetime]
     alive: Mapped[datetime] = mapped_column(index=True)
     gap_from: Mapped[datetime | None] = mapped_column(default=None)
+
+
+class Learned(Table, kw_only=True, eq=False):
+    """What an attempt of a run has learned or done, by its key, as JSON: begun anew it takes it from here."""
+
+    __tablename__ = "learned"
+    attempt: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+    at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Wait(Table, kw_only=True, eq=False):
+    """A wait of an attempt at a step of the page. The deadline is fixed when it begins, by our clock."""
+
+    __tablename__ = "waits"
+    attempt: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[str] = mapped_column(primary_key=True)
+    episode_id: Mapped[str] = mapped_column(ForeignKey(Episode.id), index=True)
+    deadline: Mapped[datetime] = mapped_column(index=True)
+    ended: Mapped[datetime | None] = mapped_column(default=None)
+
+
+class Intent(Table, kw_only=True, eq=False):
+    """A change that an attempt set out to make; it is made only after this row is on disk.
+
+    Attributes:
+        before: what the target was before, as JSON, to tell later whether the change was made.
+        command: Manager's id of the command, once it answered.
+        ended: when it was seen how it ended; None: it may have been made or not, and only the world can tell.
+    """
+
+    __tablename__ = "intents"
+    attempt: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[str] = mapped_column(primary_key=True)
+    target: Mapped[str] = mapped_column(primary_key=True)
+    episode_id: Mapped[str] = mapped_column(ForeignKey(Episode.id), index=True)
+    cluster_id: Mapped[str] = mapped_column(index=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    before: Mapped[str] = mapped_column(default="")
+    command: Mapped[str] = mapped_column(default="")
+    ended: Mapped[datetime | None] = mapped_column(default=None)
+    did: Mapped[str] = mapped_column(default="")
+
+
+class Brake(Table, kw_only=True, eq=False):
+    """A person's word that nothing is changed: in all clusters, or in the one of this block."""
+
+    __tablename__ = "brakes"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True, init=False)
+    cluster: Mapped[str]
+    reason: Mapped[str]
+    by: Mapped[str]
+    since: Mapped[datetime]
+    released: Mapped[datetime | None] = mapped_column(default=None, index=True)
+    released_by: Mapped[str] = mapped_column(default="")
+    released_reason: Mapped[str] = mapped_column(default="")
+
+
+class Breaker(Table, kw_only=True, eq=False):
+    """Many clusters alarmed together: nothing is changed in any cluster until a person resets it.
+
+    Attributes:
+        scope: where nothing is changed; so far always `fleet`.
+        clusters: the names of the blocks, one a line.
+    """
+
+    __tablename__ = "breakers"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    scope: Mapped[str] = mapped_column(default="fleet")
+    since: Mapped[datetime]
+    why: Mapped[str]
+    clusters: Mapped[str]
+    reset: Mapped[datetime | None] = mapped_column(default=None)
+    reset_by: Mapped[str] = mapped_column(default="")
+    reset_reason: Mapped[str] = mapped_column(default="")
+
+    __table_args__ = (
+        Index(
+            "one_open_breaker",
+            "scope",
+            unique=True,
+            sqlite_where=text("reset IS NULL"),
+            postgresql_where=text("reset IS NULL"),
+        ),
+    )

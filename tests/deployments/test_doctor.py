@@ -42,13 +42,18 @@ def examined(prefect_server: str, runbooks: Runbooks) -> Examine:
 
     @asynccontextmanager
     async def make(
-        profile: Any = "assumed", manager: dict[str, Any] | None = None, tls: dict[str, str] | None = None, **block: Any
+        profile: Any = "assumed",
+        manager: dict[str, Any] | None = None,
+        tls: dict[str, str] | None = None,
+        cts_url: str | None = None,
+        **block: Any,
     ) -> AsyncIterator[Examined]:
         region = Region(meta_hosts=1, profile=profile)
         cluster = next(iter(region.clusters.values()))
         async with serving(region, **tls or {}) as url:
             name, reached = f"examined-{next(_numbers)}", dict(manager or {})
-            cloud = cloud_block(region, url, ca_pem=reached.pop("cloud_ca", ""))
+            cts = url if cts_url is None else cts_url
+            cloud = cloud_block(region, url, ca_pem=reached.pop("cloud_ca", ""), cts_url=cts)
             rights = {"source": name, "mode": "approve", "on_unbound": "escalate", "agency": AGENCY, **block}
             saved = cluster_block(cluster, manager_block(cluster, url, **reached), cloud, **rights)
             await saved.save(name)
@@ -102,8 +107,8 @@ async def test_where_all_answers_the_mode_decides(examined: Examine, block: dict
     async with examined(**block) as it:
         ended = await it.doctor()
     assert (ended.code, ended.err) == (0, "")
-    assert [row[1] for row in rows(ended).values()] == ["yes"] * 6 + ["not called"] + ["yes"] * 5
-    assert [row[0] for row in rows(ended).values()] == ["CONFIRMED"] + ["ASSUMED"] * 6 + ["CONFIRMED"] * 5
+    assert [row[1] for row in rows(ended).values()] == ["yes"] * 6 + ["not called"] + ["yes"] * 6
+    assert [row[0] for row in rows(ended).values()] == ["CONFIRMED"] + ["ASSUMED"] * 6 + ["CONFIRMED"] * 6
     about = f"mode {block['mode']}, on_unbound {block.get('on_unbound', 'escalate')}, agency {AGENCY}"
     assert said(ended)[-2:] == [about, words]
 
@@ -116,7 +121,7 @@ async def test_on_documented_manager_offers_nothing(examined: Examine, mode: str
     assert (ended.code, ended.err) == (1, "")
     fine = [row[1] for row in rows(ended).values()]
     assert fine[1:7] == ["no"] * 5 + ["not called"]
-    assert fine[7:] == ["yes"] * 5
+    assert fine[7:] == ["yes"] * 6
     assert said(ended)[-1] == (
         "Nothing will be changed: no use of alarms, commands, hosts, instances. The run says what to do by hand."
     )
@@ -141,6 +146,29 @@ async def test_an_agency_that_cannot_be_bound_is_a_finding(examined: Examine, fa
     assert said(ended)[-1] == "Restarts are done by the run; an unbound cluster is handed to a person."
 
 
+async def test_a_cts_that_refuses_is_a_finding(examined: Examine) -> None:
+    """A CTS that refuses is exit code 1, and what it said is shown."""
+    async with examined() as it:
+        it.region.set_fault("cts-denied")
+        ended = await it.doctor()
+    assert (ended.code, rows(ended)["CTS GET traces"]) == (
+        1,
+        [
+            "CONFIRMED",
+            "no",
+            "HTTP 403 CTS.0013: No permission, Please check roles.",
+            "NOT: step 6 knows who changed the agency",
+        ],
+    )
+
+
+async def test_a_cts_the_block_does_not_name_is_not_called(examined: Examine) -> None:
+    """Without an address of CTS nothing is called there, and the exit code is 0."""
+    async with examined(cts_url="") as it:
+        ended = await it.doctor()
+    assert (ended.code, rows(ended)["CTS GET traces"][1:3]) == (0, ["not called", "the cloud's block names no CTS"])
+
+
 async def test_an_unreachable_manager_is_called_once(examined: Examine) -> None:
     """A Manager that refuses connections is named once; its other routes are not tried, the cloud's are."""
     async with examined(manager={"url": "http://127.0.0.1:9/web/api/v2"}) as it:
@@ -153,7 +181,7 @@ async def test_an_unreachable_manager_is_called_once(examined: Examine) -> None:
     ]
     manager = [row[2] for route, row in found.items() if route.startswith("Manager")]
     assert manager[1:] == ["not called: Manager cannot be reached"] * 6
-    assert [row[1] for route, row in found.items() if not route.startswith("Manager")] == ["yes"] * 5
+    assert [row[1] for route, row in found.items() if not route.startswith("Manager")] == ["yes"] * 6
 
 
 async def test_a_certificate_of_another_ca_is_not_trusted(examined: Examine, tmp_path: Path) -> None:
@@ -171,7 +199,7 @@ async def test_a_certificate_of_another_ca_is_not_trusted(examined: Examine, tmp
     assert (ended.code, ended.err) == (1, "")
     assert "is not trusted" in found["Manager GET clusters"][2]
     assert "ca_file or ca_pem" in found["Manager GET clusters"][2]
-    assert [row[1] for route, row in found.items() if not route.startswith("Manager")] == ["yes"] * 5
+    assert [row[1] for route, row in found.items() if not route.startswith("Manager")] == ["yes"] * 6
 
 
 async def test_a_ca_that_is_none_is_bad_input(examined: Examine) -> None:

@@ -42,6 +42,7 @@ CONFIRMED = {
     ("GET", "/v3.0/OS-AGENCY/domains/{domain_id}/agencies/{agency_id}/roles"),
     ("GET", "/v3.0/OS-AGENCY/projects/{project_id}/agencies/{agency_id}/roles"),
     ("POST", "/v3.0/OS-CREDENTIAL/securitytokens"),
+    ("GET", "/v3/{project_id}/traces"),
     ("GET", "/smn/{certificate_id}"),
     ("GET", "/rest/v2/notifications/subscription/confirm"),
 }

@@ -1,7 +1,7 @@
 """The blocks: what they refuse, what they never show, and what is said when one is missing or wrong."""
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -90,6 +90,8 @@ def test_a_cloud_has_one_credential(given: dict[str, str], accepted: bool) -> No
     ("changes", "field"),
     [
         ({"mode": "yolo"}, "mode"),
+        ({"restart_mode": "yolo"}, "restart_mode"),
+        ({"rebind_mode": ""}, "rebind_mode"),
         ({"on_unbound": "create"}, "on_unbound"),
         ({"wait_after_restart": 359}, "wait_after_restart"),
         ({"wait_after_rebind": 359.9}, "wait_after_rebind"),
@@ -114,6 +116,76 @@ def test_a_new_cluster_is_safe() -> None:
     cluster = Cluster.model_validate(content())
     assert (cluster.mode, cluster.on_unbound, cluster.agency, cluster.speed) == ("approve", "escalate", "", 1)
     assert (cluster.wait_after_restart, cluster.wait_after_rebind) == (600, 900)
+    assert (cluster.mode_of("restart"), cluster.mode_of("rebind")) == ("approve", "approve")
+    assert (cluster.windows, cluster.freezes, cluster.time_zone) == ([], [], "UTC")
+
+
+@pytest.mark.parametrize(
+    ("mode", "of_action", "counts"),
+    [
+        ("observe", "as the cluster", "observe"),
+        ("observe", "observe", "observe"),
+        ("observe", "approve", "observe"),
+        ("observe", "auto", "observe"),
+        ("approve", "as the cluster", "approve"),
+        ("approve", "observe", "observe"),
+        ("approve", "approve", "approve"),
+        ("approve", "auto", "auto"),
+        ("auto", "as the cluster", "auto"),
+        ("auto", "observe", "observe"),
+        ("auto", "approve", "approve"),
+        ("auto", "auto", "auto"),
+    ],
+)
+@pytest.mark.parametrize(("action", "other"), [("restart", "rebind"), ("rebind", "restart")])
+def test_an_action_has_its_own_mode_or_the_clusters(
+    action: Literal["restart", "rebind"], other: Literal["restart", "rebind"], mode: str, of_action: str, counts: str
+) -> None:
+    """An action's own mode counts for it and not for the other, but a cluster in observe stays so for both."""
+    cluster = Cluster.model_validate(content(mode=mode, **{f"{action}_mode": of_action}))
+    assert (cluster.mode_of(action), cluster.mode_of(other)) == (counts, mode)
+
+
+def test_windows_and_freezes_stay_as_written() -> None:
+    """The block holds the very texts a person wrote, so that the form shows them again."""
+    written = {
+        "windows": ["mon - fri 22:00-6:00", "daily 01:30-04:00"],
+        "freezes": ["2026-12-20 to 2027-01-06", "2026-12-24 12:00 to 2026-12-27 06:00"],
+        "time_zone": "Europe/Berlin",
+    }
+    cluster = Cluster.model_validate(content(**written))
+    assert {field: getattr(cluster, field) for field in written} == written
+
+
+@pytest.mark.parametrize(
+    ("changes", "place", "sentence"),
+    [
+        (
+            {"windows": ["daily 01:30-04:00", "Mon-Fri 22-06"]},
+            ("windows", 1),
+            "maintenance window 'Mon-Fri 22-06': '22' is no time between 00:00 and 24:00; write it like "
+            "'Mon-Fri 22:00-06:00', 'Sat,Sun 00:00-24:00' or 'daily 01:30-04:00'",
+        ),
+        (
+            {"freezes": ["2026-12-24"]},
+            ("freezes", 0),
+            "change freeze '2026-12-24': it is not a date, 'to', and a date; write it like "
+            "'2026-12-20 to 2027-01-06' or '2026-12-24 12:00 to 2026-12-27 06:00'",
+        ),
+        (
+            {"time_zone": "Berlin"},
+            ("time_zone",),
+            "no such time zone: 'Berlin'; write it like Europe/Berlin or UTC",
+        ),
+    ],
+)
+def test_a_window_nobody_can_read_is_refused_at_once(
+    changes: dict[str, Any], place: tuple[str | int, ...], sentence: str
+) -> None:
+    """A block with an unreadable window, freeze or time zone is not made, and the error shows a right one."""
+    with pytest.raises(ValidationError) as caught:
+        Cluster.model_validate(content(**changes))
+    assert [(e["loc"], e["msg"]) for e in caught.value.errors()] == [(place, f"Value error, {sentence}")]
 
 
 @pytest.mark.parametrize(

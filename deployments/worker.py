@@ -1,0 +1,119 @@
+"""A Prefect worker that carries out the segments of runs in its own process: `prefect worker start --type mrs-segments`.
+
+A run of a runbook works for seconds and waits for minutes, so a process for each segment would cost more than what it
+does. The flow is imported once, by its module path; nothing is pulled. A wait ends a segment (see `tasks.durable`), the
+worker only carries out and drains. Runs whose worker died are found by the intake, whatever the worker's type.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+from typing import Any
+from uuid import UUID
+
+import anyio
+import anyio.abc
+from prefect import Flow
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import Abort, InfrastructureNotFound, Pause
+from prefect.flow_engine import run_flow
+from prefect.flows import load_flow_from_entrypoint
+from prefect.states import Cancelled
+from prefect.workers.base import BaseJobConfiguration, BaseWorker, BaseWorkerResult
+
+LIMIT = 50  # segments at the same time, unless told otherwise
+DRAIN = 600.0  # seconds that segments get to come to a wait or to an end when the worker is told to stop
+NOTHING_TO_TEMPLATE: dict[str, Any] = {"job_configuration": {}, "variables": {"type": "object", "properties": {}}}
+
+logger = logging.getLogger("prefect.worker.mrs-segments")
+
+
+class SegmentConfiguration(BaseJobConfiguration):
+    """Nothing to configure: the server checks it for every run, so it is empty."""
+
+
+class SegmentResult(BaseWorkerResult):
+    """A segment has ended: at a wait, or at the end of its run, whose state tells how."""
+
+
+class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
+    """See the module."""
+
+    type = "mrs-segments"
+    job_configuration = SegmentConfiguration
+    _description = "Carries out the segments of the MRS runbooks in its own process."
+    _display_name = "MRS runbook segments"
+
+    def __init__(self, work_pool_name: str, **options: Any) -> None:
+        super().__init__(work_pool_name, **{**options, "limit": options.get("limit") or LIMIT})
+        self._segments: dict[UUID, anyio.CancelScope] = {}
+        self._flows: dict[str, Flow[..., Any]] = {}
+
+    @classmethod
+    def get_default_base_job_template(cls) -> dict[str, Any]:
+        """The template of a new work pool of this type."""
+        return NOTHING_TO_TEMPLATE
+
+    async def run(
+        self,
+        flow_run: FlowRun,
+        configuration: SegmentConfiguration,
+        task_status: anyio.abc.TaskStatus[Any] | None = None,
+    ) -> SegmentResult:
+        """Carry out one segment of the run, here."""
+        where = f"{socket.gethostname()}:{os.getpid()}"
+        flow = await self._flow_of(flow_run)
+        if task_status:
+            task_status.started(where)
+        with anyio.CancelScope() as scope:
+            self._segments[flow_run.id] = scope
+            try:
+                segment = run_flow(flow, flow_run=flow_run, return_type="state")
+                await segment  # type: ignore[misc]  # the flow is async
+            except (Pause, Abort):  # it waits, or its state says that it is over
+                pass
+            finally:
+                self._segments.pop(flow_run.id, None)
+        return SegmentResult(status_code=0, identifier=where)
+
+    async def _flow_of(self, flow_run: FlowRun) -> Flow[..., Any]:
+        if flow_run.deployment_id is None:
+            raise ValueError("the run is of no deployment")
+        deployment = await self.client.read_deployment(flow_run.deployment_id)
+        entrypoint = deployment.entrypoint or ""
+        if ":" in entrypoint or not entrypoint:
+            raise ValueError(
+                f"the deployment's entrypoint is {entrypoint!r}: this worker imports flows by their module path, "
+                "such as flows.alm_12110.alm_12110"
+            )
+        if entrypoint not in self._flows:
+            self._flows[entrypoint] = load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
+        return self._flows[entrypoint]
+
+    async def _cancel_run(self, flow_run_id: UUID) -> None:
+        """A person cancels: a segment that runs here is stopped where it is, any other run is Prefect's own matter."""
+        scope = self._segments.get(flow_run_id)
+        if scope is None:
+            await super()._cancel_run(flow_run_id)
+            return
+        scope.cancel()
+        while flow_run_id in self._segments:
+            await asyncio.sleep(0.05)
+        state: State[Any] = Cancelled(message="cancelled while it was at work; what it had begun may have been done")
+        await self.client.set_flow_run_state(flow_run_id, state, force=True)
+
+    async def kill_infrastructure(
+        self, infrastructure_pid: str, configuration: SegmentConfiguration, grace_seconds: int = 30
+    ) -> None:
+        """A run that is not at work here has nothing to be killed."""
+        raise InfrastructureNotFound(f"{infrastructure_pid} has no segment of this run")
+
+    async def teardown(self, *exc_info: Any) -> None:
+        """Take nothing more, and let the segments come to a wait or to an end first."""
+        with anyio.move_on_after(DRAIN, shield=True):
+            if self._segments:
+                logger.info("%d segments are at work: they are waited for", len(self._segments))
+            while self._segments:
+                await asyncio.sleep(0.1)
+        await super().teardown(*exc_info)

@@ -1,0 +1,107 @@
+"""Waiting costs a row: a run that waits ends its process, and any worker begins it anew when the wait is over.
+
+A run of a deployment sets itself to `AwaitingRetry` and leaves by `Pause`; it comes back by its deadline or because the
+intake wakes it, and carries out the flow from the beginning, with what it has learned (see `tasks.journal`). A run
+without a deployment (a notebook, a test) waits in place, and so do waits that are hardly longer than starting anew.
+"""
+
+import logging
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas import OrchestrationResult
+from prefect.exceptions import Pause, PrefectHTTPStatusError
+from prefect.runtime import deployment
+from prefect.states import AwaitingRetry
+
+from tasks import waits
+from tasks.claims import holds, noted
+from tasks.errors import LedgerUnavailable
+from tasks.ledger.episodes import let_go, wait_begun, wait_ended
+from tasks.models import Case
+
+SHORT = timedelta(seconds=15)  # longer than workers look ahead: a run must not be picked up before it has let go
+ASK_AGAIN = 5.0  # seconds, while Prefect does not answer
+
+logger = logging.getLogger("runbooks")
+
+
+async def deadline(case: Case, step: str, until: datetime) -> datetime:
+    """When the wait at this step of the page ends: what the ledger has, else `until`, fixed there from now on."""
+    if not holds(case):
+        return until
+    return await noted(case, lambda session, mine: wait_begun(session, mine, step, until))
+
+
+async def ended(case: Case, step: str) -> None:
+    """The wait at this step is over."""
+    if holds(case):
+        await noted(case, lambda session, mine: wait_ended(session, mine, step, waits.wall()))
+
+
+async def looks(case: Case, until: datetime, *, every: float, speed: float) -> AsyncIterator[datetime]:
+    """Yield the time now and a last time at `until`; in between whenever the run is woken, or every `every` seconds.
+
+    The loop body looks at the world.
+
+    Args:
+        every: seconds of the cluster's time, for a run that waits in place.
+        speed: how much faster the cluster's time runs (1, but for the emulator); `until` has it already.
+
+    Raises:
+        Pause: the run is a row now, and this process has nothing more to do with it.
+    """
+    async for moment in waits.looks(until, every=every, speed=speed):
+        yield moment
+        if deployment.id and holds(case) and until - waits.now() > SHORT:
+            await _become_a_row(case, until)
+            raise Pause
+
+
+async def _become_a_row(case: Case, until: datetime) -> None:
+    async with get_client() as client:
+        while True:
+            try:
+                waiting = await _wait(client, UUID(case.run), until)
+                break
+            except (httpx.HTTPError, PrefectHTTPStatusError, OSError) as error:
+                logger.warning("Prefect does not take the wait until %s (%s): it is asked again", until, error)
+                await waits.pause(ASK_AGAIN)
+        if not waiting:  # it is being cancelled: the worker sees to that
+            return
+        try:
+            # Only now: a worker that begins it anew must not find it held, and a clear that came before must wake it.
+            if await noted(case, let_go):
+                await _wait(client, UUID(case.run), waits.now())
+        except LedgerUnavailable as error:  # its lease ends by itself
+            logger.warning("the ledger does not know that this run waits: %s", error)
+
+
+async def _wait(client: PrefectClient, run: UUID, until: datetime) -> bool:
+    """Set the run to wait; False: Prefect refuses, for it is no longer running."""
+    # With a process to its name a run that waits could not be cancelled: it would stay Cancelling for ever.
+    patched = await client.request(
+        "PATCH", "/flow_runs/{id}", path_params={"id": run}, json={"infrastructure_pid": None}
+    )
+    patched.raise_for_status()
+    words = f"waits until {until:%Y-%m-%d %H:%M:%S} UTC, or until the alarm is cleared"
+    result: OrchestrationResult[Any] = await client.set_flow_run_state(
+        run, AwaitingRetry(scheduled_time=until, message=words)
+    )
+    return result.state is not None and result.state.name == "AwaitingRetry"
+
+
+class _AWaitIsNoError(logging.Filter):
+    """Prefect logs the end of every segment that is not Completed as an error: the end of one that waits is none."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno == logging.ERROR and record.getMessage().startswith("Finished in state AwaitingRetry"):
+            record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+        return True
+
+
+logging.getLogger("prefect.flow_runs").addFilter(_AWaitIsNoError())
