@@ -11,6 +11,7 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from deployments.processes import last_words, prefect_server, python_process
+from deployments.worker import NOTHING_TO_TEMPLATE, SegmentWorker
 from tasks.errors import StepFailed
 
 PREFECT_YAML = Path(__file__).with_name("prefect.yaml")
@@ -42,8 +43,10 @@ async def prefect_stack(
         say("deploying deployments/prefect.yaml and starting a worker")
         async with get_client() as client:
             with suppress(ObjectAlreadyExists):
-                await client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-        worker = ("-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process")
+                await client.create_work_pool(
+                    WorkPoolCreate(name=POOL, type=SegmentWorker.type, base_job_template=NOTHING_TO_TEMPLATE)
+                )
+        worker = ("-m", "prefect", "worker", "start", "--pool", POOL, "--type", SegmentWorker.type)
         working = await stack.enter_async_context(python_process(worker, folder, "worker", api, grace=grace))
         if forms:
             await _prefect(("block", "register", "--module", "tasks.blocks"), folder, "blocks", api)

@@ -1,4 +1,4 @@
-"""A Prefect worker that carries out the segments of runs in its own process: `prefect worker start --type mrs-segments`.
+"""A Prefect worker that carries out segments of runs in its own process: `prefect worker start --type mrs-segments`.
 
 A run of a runbook works for seconds and waits for minutes, so a process for each segment would cost more than what it
 does. The flow is imported once, by its module path; nothing is pulled. A wait ends a segment (see `tasks.durable`), the
@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import socket
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -24,7 +25,10 @@ from prefect.workers.base import BaseJobConfiguration, BaseWorker, BaseWorkerRes
 
 LIMIT = 50  # segments at the same time, unless told otherwise
 DRAIN = 600.0  # seconds that segments get to come to a wait or to an end when the worker is told to stop
-NOTHING_TO_TEMPLATE: dict[str, Any] = {"job_configuration": {}, "variables": {"type": "object", "properties": {}}}
+NOTHING_TO_TEMPLATE: dict[str, Any] = {
+    "job_configuration": {"labels": {}},
+    "variables": {"type": "object", "properties": {}},
+}
 
 logger = logging.getLogger("prefect.worker.mrs-segments")
 
@@ -37,6 +41,13 @@ class SegmentResult(BaseWorkerResult):
     """A segment has ended: at a wait, or at the end of its run, whose state tells how."""
 
 
+@dataclass(eq=False)
+class _Segment:
+    run: UUID
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
     """See the module."""
 
@@ -47,7 +58,7 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
 
     def __init__(self, work_pool_name: str, **options: Any) -> None:
         super().__init__(work_pool_name, **{**options, "limit": options.get("limit") or LIMIT})
-        self._segments: dict[UUID, anyio.CancelScope] = {}
+        self._segments: set[_Segment] = set()
         self._flows: dict[str, Flow[..., Any]] = {}
 
     @classmethod
@@ -66,15 +77,16 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
         flow = await self._flow_of(flow_run)
         if task_status:
             task_status.started(where)
-        with anyio.CancelScope() as scope:
-            self._segments[flow_run.id] = scope
+        segment = _Segment(flow_run.id)
+        self._segments.add(segment)
+        with segment.scope:
             try:
-                segment = run_flow(flow, flow_run=flow_run, return_type="state")
-                await segment  # type: ignore[misc]  # the flow is async
+                await run_flow(flow, flow_run=flow_run, return_type="state")  # type: ignore[misc]  # it is async
             except (Pause, Abort):  # it waits, or its state says that it is over
                 pass
             finally:
-                self._segments.pop(flow_run.id, None)
+                self._segments.remove(segment)
+                segment.ended.set()
         return SegmentResult(status_code=0, identifier=where)
 
     async def _flow_of(self, flow_run: FlowRun) -> Flow[..., Any]:
@@ -93,13 +105,13 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
 
     async def _cancel_run(self, flow_run_id: UUID) -> None:
         """A person cancels: a segment that runs here is stopped where it is, any other run is Prefect's own matter."""
-        scope = self._segments.get(flow_run_id)
-        if scope is None:
+        here = [segment for segment in self._segments if segment.run == flow_run_id]
+        if not here:
             await super()._cancel_run(flow_run_id)
             return
-        scope.cancel()
-        while flow_run_id in self._segments:
-            await asyncio.sleep(0.05)
+        for segment in here:
+            segment.scope.cancel()
+            await segment.ended.wait()
         state: State[Any] = Cancelled(message="cancelled while it was at work; what it had begun may have been done")
         await self.client.set_flow_run_state(flow_run_id, state, force=True)
 
@@ -114,6 +126,6 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
         with anyio.move_on_after(DRAIN, shield=True):
             if self._segments:
                 logger.info("%d segments are at work: they are waited for", len(self._segments))
-            while self._segments:
-                await asyncio.sleep(0.1)
+            for segment in list(self._segments):
+                await segment.ended.wait()
         await super().teardown(*exc_info)

@@ -32,6 +32,7 @@ async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any
     """
     trail = Trail(case)
     link = flow_run.ui_url or ""
+    watch(case.run, trail, page)
     try:
         async with (
             connected(case) as connection,
@@ -41,7 +42,6 @@ async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any
         ):
             if isinstance(claim, Held) and claim.own:
                 raise Pause  # this very run is at work in another process: what that one says of its state counts
-            watch(case.run, trail, page)
             if isinstance(claim, Held):
                 trail.stop(Outcome.JOINED, f"this cluster is being worked on by {claim.by}")
             else:

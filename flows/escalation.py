@@ -47,8 +47,8 @@ _watched: dict[str, tuple[Trail, Page]] = {}
 
 
 def watch(run: str, trail: Trail, page: Page) -> None:
-    """Keep a run's trail at hand in this process, in case the run breaks off."""
-    _watched[run] = (trail, page)
+    """Keep a run's trail at hand in this process, in case the run breaks off; that of the run at work stays."""
+    _watched.setdefault(run, (trail, page))
 
 
 def unwatch(run: str) -> None:

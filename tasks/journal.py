@@ -10,7 +10,7 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar, get_type_hints
+from typing import Any, ParamSpec, Protocol, TypeVar, cast, get_type_hints
 
 from pydantic import TypeAdapter
 
@@ -22,12 +22,24 @@ from tasks.models import Alarm, Case
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Known = TypeVar("Known", covariant=True)
+
+
+class Once(Protocol[P, Known]):
+    """A step that is carried out once; `fn` is it without that, and without Prefect."""
+
+    fn: Callable[..., Any]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[Known]:
+        """Carry it out, or get what came of it before."""
+
+
 # What a step may end with. Others (a wrong block, a ledger that does not answer) say nothing of the step.
 KEPT = (errors.CannotTell, errors.StepFailed, errors.RemoteError)
 MOST_LETTERS = 120
 
 
-def once(key: str) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]:
+def once(key: str) -> Callable[[Callable[P, Awaitable[T]]], Once[P, T]]:
     """Carry a step out once per attempt; begun anew, the run gets what it returned, or failed with, then.
 
     A run that holds no episode (a dry run) carries it out each time.
@@ -37,7 +49,7 @@ def once(key: str) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitabl
             of task runs. Alarms stand for their hosts.
     """
 
-    def decorate(step: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    def decorate(step: Callable[P, Awaitable[T]]) -> Once[P, T]:
         function = getattr(step, "fn", step)
         signature = inspect.signature(function)
         kept: TypeAdapter[T] = TypeAdapter(get_type_hints(function)["return"])
@@ -58,7 +70,7 @@ def once(key: str) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitabl
             return _value(kept, known)
 
         remembered.fn = function  # type: ignore[attr-defined]  # as Prefect's tasks have it
-        return remembered
+        return cast("Once[P, T]", remembered)
 
     return decorate
 

@@ -48,10 +48,11 @@ def file_incident(breaker: str, words: str) -> Ticket:
     if there:
         return there[0]
     body = (
-        f"# Incident: many clusters alarm together\n\n{words}\n\nAll runs go on diagnosing, and none changes anything in "
-        "any cluster. Their reports are in the Prefect UI. Look for what the clusters share: ECS metadata or IAM of the "
-        "region, an agency, an account, the network. When that is repaired, or is not the cause, let changes go on with "
-        "`runbooks breaker reset --reason TEXT`, and start the runbook for clusters that still alarm.\n"
+        f"# Incident: many clusters alarm together\n\n{words}\n\n"
+        "All runs go on diagnosing, and none changes anything in any cluster. Their reports are in the Prefect UI. "
+        "Look for what the clusters share: ECS metadata or IAM of the region, an agency, an account, the network. "
+        "When that is repaired, or is not the cause, let changes go on with `runbooks breaker reset --reason TEXT`, "
+        "and start the runbook for clusters that still alarm.\n"
     )
     return store(correlation, "Incident: many clusters alarm together; nothing is changed", body)
 

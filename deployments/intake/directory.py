@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Any
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
@@ -151,4 +152,11 @@ def _cluster(block: BlockDocument) -> Cluster | None:
         source=str(data["source"]),
         speed=float(data.get("speed") or 1),
         connected=(block.created or datetime.now(UTC)),
+        account=_account(data.get("cloud")),
+        agency=str(data.get("agency") or ""),
     )
+
+
+def _account(cloud: Any) -> str:
+    """The domain id of the cluster's cloud block, which Prefect puts in its place; empty where it is not there."""
+    return str(cloud.get("domain_id") or "") if isinstance(cloud, dict) else ""

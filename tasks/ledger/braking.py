@@ -36,8 +36,9 @@ async def braked(session: AsyncSession, cluster: str) -> str:
     for each in await brakes(session):
         if each.cluster in ("", cluster):
             where = f"changes of {each.cluster}" if each.cluster else "all changes"
-            release_it = f"runbooks resume {each.cluster}".strip()
-            return f"{each.by} has stopped {where} since {each.since:%Y-%m-%d %H:%M} UTC ({each.reason}); `{release_it}` ends it"
+            since = f"{each.since:%Y-%m-%d %H:%M} UTC"
+            end = f"runbooks resume {each.cluster}".strip()
+            return f"{each.by} has stopped {where} since {since} ({each.reason}); `{end}` ends it"
     tripped = await open_breaker(session)
     return _stops(tripped) if tripped else ""
 

@@ -46,7 +46,7 @@ async def intent_ended(
 
 
 async def begun_elsewhere(session: AsyncSession, cluster_id: str, attempt: str, since: datetime) -> Intent | None:
-    """A change of this cluster that another attempt began since then and has not seen the end of; None: there is none."""
+    """A change of this cluster that another attempt began since then and has not seen the end of; None: none."""
     others = select(Intent).where(
         Intent.cluster_id == cluster_id, Intent.attempt != attempt, Intent.ended.is_(None), Intent.at > since
     )

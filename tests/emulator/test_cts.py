@@ -100,6 +100,8 @@ async def test_pages_follow_the_marker(region: Region, cluster: Cluster, cloud: 
                 break
             assert marker == last
             query["next"] = marker
+        whole = (await listed(client, region, limit="5"))["meta_data"]
+    assert whole == {"count": 5, "marker": None}
     assert pages == [(["age-10", "age-20"], 2), (["age-30", "age-40"], 2), (["age-50"], 1)]
 
 

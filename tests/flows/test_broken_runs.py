@@ -16,6 +16,7 @@ from flows.escalation import ticket_for_a_failure
 from tasks import waits
 from tasks.ledger.database import open_ledger
 from tasks.ledger.episodes import Asking, Holding, begin_change, claim
+from tasks.ledger.receiving import intake_started
 from tasks.ledger.starting import started
 from tasks.ledger.tables import Episode
 from tests.flows.conftest import Result, World, Worlds
@@ -96,6 +97,12 @@ async def test_without_a_ledger_nothing_is_changed(world: Worlds, monkeypatch: p
 # Runs that break off
 
 
+async def an_intake_is_at_work() -> None:
+    """Runs that die are begun anew by somebody."""
+    async with open_ledger() as ledger, ledger.writing() as session:
+        await intake_started(session, "intake", waits.wall())
+
+
 def nobody_foresaw() -> None:
     """Break the run off."""
     raise ZeroDivisionError("nobody foresaw this")
@@ -112,6 +119,7 @@ async def is_the_intake_s() -> str:
 
 async def test_a_run_that_dies_before_a_change_is_the_intake_s(world: Worlds) -> None:
     """A run of the intake's that breaks off and had changed nothing leaves no ticket: its episode waits for another."""
+    await an_intake_is_at_work()
     async with world() as cluster:
         cluster.breaks("crashed")
         settling(cluster)
@@ -140,7 +148,8 @@ async def test_a_run_that_dies_before_a_change_is_the_intake_s(world: Worlds) ->
 
 
 async def test_a_run_that_dies_after_a_change_ends_in_a_ticket(world: Worlds) -> None:
-    """A run of the intake's that breaks off after a restart ends its episode as ERROR, and its ticket says so."""
+    """A run that nobody can begin anew and that breaks off after a restart ends its episode as ERROR, with a ticket."""
+    await an_intake_is_at_work()
     async with world() as cluster:
         cluster.breaks("wedged")
         cluster.raises_the_alarm()
@@ -190,6 +199,7 @@ async def test_what_the_hook_leaves_of_a_run_in_another_process(
     world: Worlds, state: Callable[[], State[Any]], acted: bool, expected: tuple[str, str, list[str]]
 ) -> None:
     """Cancelled, or killed after a change: the episode is over and there is a ticket; killed before: the intake's."""
+    await an_intake_is_at_work()
     async with world() as cluster:
         cluster.breaks("crashed")
         cluster.raises_the_alarm()
