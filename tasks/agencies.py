@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -21,6 +22,7 @@ NODES_AT_ONCE = 8
 THROTTLED_TRIES = 5
 READ_BACK_EVERY, READ_BACK_TAKES = 5.0, 120.0  # seconds of the cluster's time
 UPDATE_TAKES = 600.0
+CTS_KEEPS = timedelta(days=7)
 
 
 def bound(record: ClusterRecord, agencies: dict[str, str], *, rebound: bool = False) -> tuple[str, str]:
@@ -173,7 +175,33 @@ async def _unbound_nodes(case: Case, connection: Connection, alarms: Sequence[Al
     verdict, words = bound(record, await _agencies(connection, nodes))
     if verdict != "n":
         raise Refused(f"the cluster is no longer clearly unbound: {words}")
+    if somebody := await _somebody_s_change(connection, nodes):
+        raise Refused(
+            f"{somebody}: the agency may be gone on purpose, so a person must agree; do it as described below"
+        )
     return nodes
+
+
+async def _somebody_s_change(connection: Connection, nodes: Sequence[Node]) -> str:
+    """Who may have removed the agency, as CTS tells of the last seven days; empty: nobody did.
+
+    Source: CTS "Querying a Trace List"; ECS "Key Operations Supported by CTS".
+    """
+    if connection.cts is None:
+        return "the cloud block names no CTS (cts_url), so who changed the agency cannot be seen"
+    now = waits.now()
+    clocks = (now, connection.manager.clock or now)
+    servers = [node.server_id for node in nodes]
+    try:
+        changes = await connection.cts.agency_changes(
+            connection.cluster.cluster_id, min(clocks) - CTS_KEEPS, max(clocks) + timedelta(hours=1), servers=servers
+        )
+    except RemoteError as error:
+        return f"CTS cannot be read, so who changed the agency cannot be seen ({error})"
+    if not changes:
+        return ""
+    last = changes[-1]
+    return f"{last.user or 'somebody'} changed it ({last.name} at {last.time:%Y-%m-%d %H:%M:%S} UTC, says CTS)"
 
 
 async def _may_bind(case: Case, connection: Connection, alarms: Sequence[Alarm], *, begun: bool = False) -> Cluster:

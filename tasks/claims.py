@@ -12,12 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tasks import waits
 from tasks.errors import ConfigurationError, LedgerUnavailable, Refused
 from tasks.ledger.database import Ledger, open_ledger
-from tasks.ledger.episodes import Asking, Held, Holding, Part, claim, episode_of_run, renew, settle
+from tasks.ledger.episodes import LEASE, Asking, Held, Holding, Part, claim, episode_of_run, renew, settle
 from tasks.ledger.receiving import intakes_alive
 from tasks.ledger.starting import MOST_RUNS, give_up
 from tasks.models import Case, Outcome
 
-RENEW_EVERY = 10.0
+RENEW_EVERY = LEASE.total_seconds() / 3
 TRIES = (1.0, 2.0, 4.0, 8.0)  # pauses between tries to reach the ledger, seconds
 Got = TypeVar("Got")
 

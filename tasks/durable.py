@@ -16,6 +16,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas import OrchestrationResult
 from prefect.exceptions import Pause, PrefectHTTPStatusError
 from prefect.runtime import deployment
+from prefect.settings import PREFECT_WORKER_PREFETCH_SECONDS
 from prefect.states import AwaitingRetry
 
 from tasks import waits
@@ -24,7 +25,7 @@ from tasks.errors import LedgerUnavailable
 from tasks.ledger.episodes import let_go, wait_begun, wait_ended
 from tasks.models import Case
 
-SHORT = timedelta(seconds=15)  # longer than workers look ahead: a run must not be picked up before it has let go
+AHEAD = timedelta(seconds=5)  # a run must not be picked up, by a worker that looks ahead, before it has let go
 ASK_AGAIN = 5.0  # seconds, while Prefect does not answer
 
 logger = logging.getLogger("runbooks")
@@ -57,9 +58,14 @@ async def looks(case: Case, until: datetime, *, every: float, speed: float) -> A
     """
     async for moment in waits.looks(until, every=every, speed=speed):
         yield moment
-        if deployment.id and holds(case) and until - waits.now() > SHORT:
+        if deployment.id and holds(case) and until - waits.now() > short():
             await _become_a_row(case, until)
             raise Pause
+
+
+def short() -> timedelta:
+    """What a wait must be longer than to be worth a row: as long as workers look ahead, and a little."""
+    return timedelta(seconds=PREFECT_WORKER_PREFETCH_SECONDS.value()) + AHEAD
 
 
 async def _become_a_row(case: Case, until: datetime) -> None:

@@ -1,5 +1,6 @@
 """Who acts: an episode is held by one run at a time, and ends when every alarm of it has come to an end."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -13,7 +14,8 @@ from tasks.ledger.observing import OPEN, REMEMBERED, REPAIRED, close, needs_a_ru
 from tasks.ledger.tables import Episode, Occurrence, Wait
 from tasks.models import Alarm, Frozen, Outcome
 
-LEASE = timedelta(seconds=30)
+# Everything that tells the living from the dead is a share of it; shorter only where dying is tried out.
+LEASE = timedelta(seconds=float(os.environ.get("RUNBOOKS_LEASE_SECONDS") or 30))
 VERIFYING = timedelta(minutes=25)  # of the cluster's time: Meta raises after three failed polls of five minutes
 HELD = ("running", "waiting")
 

@@ -5,13 +5,13 @@ from datetime import datetime, timedelta
 from sqlalchemy import and_, case, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tasks.ledger.episodes import end_alarm
+from tasks.ledger.episodes import LEASE, end_alarm
 from tasks.ledger.observing import close, needs_a_run
 from tasks.ledger.tables import Episode, Occurrence, Wait
 from tasks.models import Outcome
 
-SETTLING = timedelta(seconds=30)  # a run is not looked for before
-LATE = timedelta(seconds=5)  # after its lease a holder has so long to renew
+SETTLING = LEASE  # a run is not looked for before
+LATE = LEASE / 6  # after its lease a holder has so long to renew
 MOST_RUNS = 5  # times that a run is begun, deaths and all; then a person is told
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tasks.blocks import cluster_block
 from tests.flows.conftest import Result, World, Worlds
 from tests.flows.test_conformance import is_legal
 
@@ -209,3 +210,37 @@ async def test_an_unknown_cluster_starts_nothing_and_says_so(world: Worlds) -> N
         assert result.outcome == "Failed"
         assert result.message.startswith("there is no cluster 'no-such-cluster': ")
         assert len(result.tickets) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "options", "words"),
+    [
+        ("agency-changed-by-person", {"user": "bob"}, "not bound: bob changed it (updateServerAgency at "),
+        ("cts-down", {}, "not bound: CTS cannot be read, so who changed the agency cannot be seen (CTS GET v3/"),
+        ("cts-denied", {}, "not bound: CTS cannot be read, so who changed the agency cannot be seen (CTS GET v3/"),
+    ],
+)
+async def test_an_agency_that_somebody_may_have_removed_is_not_bound_again(
+    world: Worlds, fault: str, options: dict[str, Any], words: str
+) -> None:
+    """A change of the agency in CTS's seven days, or a CTS that cannot be read: nothing is bound, a person is asked."""
+    async with world() as cluster:
+        cluster.breaks("unbound")
+        cluster.breaks(fault, **options)
+        cluster.raises_the_alarm()
+        result = await cluster.run()
+        assert result == Result("REFUSED", {cluster.host: "1 2y 4 5n REFUSED"}, [], [], "")
+        assert words in result.tickets[0].body
+
+
+async def test_without_cts_nothing_is_bound(world: Worlds) -> None:
+    """A cloud block that names no CTS cannot tell who removed the agency: nothing is bound."""
+    async with world() as cluster:
+        cluster.breaks("unbound")
+        cluster.raises_the_alarm()
+        block = await cluster_block(cluster.block)
+        cloud = block.cloud.model_copy(update={"cts_url": ""})
+        await block.model_copy(update={"cloud": cloud}).save(cluster.block, overwrite=True)
+        result = await cluster.run()
+        assert result == Result("REFUSED", {cluster.host: "1 2y 4 5n REFUSED"}, [], [], "")
+        assert "not bound: the cloud block names no CTS (cts_url)" in result.tickets[0].body
