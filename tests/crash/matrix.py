@@ -1,0 +1,207 @@
+"""Kill the worker at every message of every scenario: `python -m tests.crash.matrix --points 200`, or `make crash`."""
+
+import argparse
+import asyncio
+import itertools
+import json
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from sqlalchemy import make_url
+
+from deployments.ending import run_until_ended
+from deployments.processes import free_port, last_words, prefect_server, python_process
+from deployments.scenarios import SCENARIOS
+from deployments.stack import POOL, PREFECT_YAML
+from deployments.worker import NOTHING_TO_TEMPLATE, SegmentWorker
+from tasks.blocks import Cluster
+from tasks.ledger.database import DRIVERS, open_ledger, unchecked_ledger, upgrade_schema
+from tests.bench.servers import postgresql
+from tests.crash.stand import Cell, Ended, Stand, intake_of
+from tests.crash.wires import Point
+from tests.flows.test_conformance import is_legal
+
+CELLS = 4
+RESUMED_WITHIN = 60.0
+# Words of a run that could not see what became of its change, after being killed between intending and doing it.
+CANNOT_SEE = frozenset({"CANNOT-TELL", "ERROR"})
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A point that was tried, and everything that was wrong with what followed; empty: nothing."""
+
+    scenario: str
+    point: str
+    ended: Ended
+    wrong: Sequence[str]
+
+
+@asynccontextmanager
+async def stand(folder: Path, database: str) -> AsyncIterator[Stand]:
+    """Prefect on PostgreSQL, a ledger there, an intake.
+
+    Args:
+        database: URL of a PostgreSQL whose user may create databases.
+    """
+    for name in ("prefect", "ledger"):
+        await _create(database, name)
+    address = make_url(database).set(drivername=DRIVERS["postgresql"])
+    prefect, ledger_url = (address.set(database=name) for name in ("prefect", "ledger"))
+    async with (
+        prefect_server(folder, database=prefect.render_as_string(hide_password=False)) as api,
+        unchecked_ledger(ledger_url) as fresh,
+    ):
+        await upgrade_schema(fresh)
+        with temporary_settings({PREFECT_API_URL: api, PREFECT_HOME: folder / "prefect"}):
+            async with get_client() as client, open_ledger(ledger_url) as ledger:
+                await client.create_work_pool(
+                    WorkPoolCreate(name=POOL, type=SegmentWorker.type, base_job_template=NOTHING_TO_TEMPLATE)
+                )
+                await Cluster.register_type_and_schema(client=client)
+                deploy = ("-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(PREFECT_YAML))
+                async with python_process(deploy, folder, "deploy", api) as process:
+                    if await process.wait():
+                        raise RuntimeError(f"the deployments were not made: {last_words(folder, 'deploy')}")
+                deployment = (await client.read_deployment_by_name("alm-12110/from-alarms")).id
+                made = Stand(client, api, ledger, ledger_url, deployment, folder, free_port())
+                async with intake_of(made):
+                    yield made
+
+
+async def _create(database: str, name: str) -> None:
+    address = make_url(database).set(drivername=DRIVERS["postgresql"])
+    async with unchecked_ledger(address) as server, server.engine.connect() as connection:
+        outside = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await outside.exec_driver_sql(f"CREATE DATABASE {name}")
+
+
+def judge(scenario: str, point: Point | None, ended: Ended) -> Judged:
+    """What is wrong with how the run ended.
+
+    A run that was killed ends as if it had not been, or, where it was killed between intending a change and seeing it,
+    in a legal prefix and a ticket. Nothing is changed twice, and there is never a second ticket.
+    """
+    wrong = []
+    expected = SCENARIOS[scenario].assumed
+    exact = ended.trace == expected
+    if not exact and (point is None or ended.outcome not in CANNOT_SEE or not is_legal(ended.trace)):
+        wrong.append(f"the trace is {ended.trace!r} ({ended.outcome}), not {expected!r}")
+    twice = [change for change, times in Counter(ended.changes).items() if times > 1]
+    if twice:
+        wrong.append(f"changed twice: {twice}")
+    tickets = 0 if expected.endswith("END") and exact else 1
+    if ended.tickets != tickets:
+        wrong.append(f"{ended.tickets} tickets, not {tickets}")
+    if ended.resumed > RESUMED_WITHIN:
+        wrong.append(f"resumed only {ended.resumed} s after a worker was up")
+    return Judged(scenario, str(point or "not killed"), ended, wrong)
+
+
+def points(counts: Mapping[str, int]) -> Iterator[Point]:
+    """Before and after each message that a run of the scenario had."""
+    for channel, count in sorted(counts.items()):
+        for n in range(1, count + 1):
+            for when in ("before", "after"):
+                yield Point(channel, n, when)  # type: ignore[arg-type]
+
+
+def spread(whole: Sequence[tuple[str, Point]], many: int) -> list[tuple[str, Point]]:
+    """As many of them, evenly from the first to the last, mixed: the fleet has a budget of restarts."""
+    many = min(many, len(whole))
+    chosen = [whole[round(each * (len(whole) - 1) / max(many - 1, 1))] for each in range(many)]
+    random.Random(12110).shuffle(chosen)
+    return chosen
+
+
+async def try_all(
+    cells: Sequence[Cell], work: Sequence[tuple[str, Point | None]], seeds: Iterator[int]
+) -> list[Judged]:
+    """Try the points, one at a time on each cell; says each as it is done."""
+    left, found = iter(work), []
+
+    async def at_work(cell: Cell) -> None:
+        for scenario, point in left:
+            began = time.monotonic()
+            try:
+                judged = judge(scenario, point, await cell.run(scenario, point, seed=next(seeds)))
+            except TimeoutError:
+                ended = Ended("", "", [], 0, where=cell.trap.at, counts=dict(cell.trap.counts))
+                judged = Judged(scenario, str(point), ended, ["the run did not end in time"])
+            found.append(judged)
+            words = "; ".join(judged.wrong) or f"{judged.ended.trace or judged.ended.outcome}"
+            took = f"{time.monotonic() - began:.0f} s, resumed after {judged.ended.resumed} s"
+            say(f"{len(found)}/{len(work)} {scenario}, {judged.point} ({judged.ended.where}): {words} ({took})")
+
+    async with asyncio.TaskGroup() as group:
+        for cell in cells:
+            group.create_task(at_work(cell))
+    return found
+
+
+async def matrix(folder: Path, many: int, cells: int, only: Sequence[str] = ()) -> list[Judged]:
+    """Count the messages of each scenario, then kill the worker at as many of them."""
+    seeds = itertools.count(1)
+    async with postgresql() as database, stand(folder, database) as made, _cells(made, cells) as there:
+        say("counting the messages of each scenario ...")
+        counted = await try_all(there, [(name, None) for name in only or SCENARIOS], seeds)
+        whole = [(each.scenario, point) for each in counted for point in points(each.ended.counts)]
+        say(f"{len(whole)} points; trying {min(many, len(whole))} of them")
+        return [*counted, *await try_all(there, spread(whole, many), seeds)]
+
+
+@asynccontextmanager
+async def _cells(made: Stand, many: int) -> AsyncIterator[list[Cell]]:
+    if not many:
+        yield []
+        return
+    async with made.cell(f"cell-{many}") as cell, _cells(made, many - 1) as others:
+        yield [*others, cell]
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Try, and tell; 1 where anything was wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--points", type=int, default=10_000, help="how many, spread evenly; all unless told")
+    parser.add_argument("--cells", type=int, default=CELLS, help="workers at the same time")
+    parser.add_argument("--scenario", action="append", default=[], choices=list(SCENARIOS), help="only this")
+    parser.add_argument("--keep", type=Path, help="a folder for logs and tickets, which stays")
+    parser.add_argument("--json", type=Path, help="write what was found to this file")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="runbooks-crash-") as temporary:
+        folder = chosen.keep or Path(temporary)
+        folder.mkdir(exist_ok=True)
+        found = run_until_ended(matrix(folder, chosen.points, chosen.cells, chosen.scenario))
+    wrong = [each for each in found if each.wrong]
+    killed = [each for each in found if each.ended.where]
+    resumed = sorted(each.ended.resumed for each in killed) or [0.0]
+    exact = sum(each.ended.trace == SCENARIOS[each.scenario].assumed for each in killed)
+    say(
+        f"{len(found)} runs, {len(killed)} of them killed: {exact} ended as if they had not been, "
+        f"{len(killed) - exact} in a prefix and a ticket; {len(wrong)} wrong; "
+        f"resumed after {resumed[len(resumed) // 2]} s in the middle, {resumed[-1]} s at most"
+    )
+    for each in wrong:
+        say(f"WRONG {each.scenario}, {each.point} ({each.ended.where}): {'; '.join(each.wrong)}")
+    if chosen.json:
+        chosen.json.write_text(json.dumps([asdict(each) for each in found], indent=1) + "\n")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
