@@ -4,7 +4,7 @@ PYTHON ?= python3
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 
-.PHONY: help demo test test-fast lint lock bench bench-intake
+.PHONY: help demo test test-fast crash lint lock bench bench-intake
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -20,11 +20,14 @@ demo: .venv/ready ## break a pretend cluster and watch its repair; SCENARIO=all,
 	@.venv/bin/runbooks demo $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(KEEP),--keep)
 
 test: .venv/ready ## all tests, the slow part on a Prefect server of its own
-	@echo "running all tests (about eight minutes; make test-fast leaves the Prefect server out) ..."
+	@echo "running all tests (about twelve minutes; make test-fast leaves the Prefect server out) ..."
 	@RUNBOOKS_READ_RETRY_DELAYS=0,0 .venv/bin/pytest -n 2 --dist loadgroup --durations=5
 
 test-fast: .venv/ready ## the tests that need neither a Prefect server nor a process of the command
 	@RUNBOOKS_READ_RETRY_DELAYS=0,0 .venv/bin/pytest -n 2 -m "not server and not command"
+
+crash: .venv/ready ## kill the worker at every message of every scenario (hours; POINTS=200: half an hour); needs PostgreSQL
+	@.venv/bin/python -m tests.crash.matrix $(if $(POINTS),--points $(POINTS)) $(if $(JSON),--json $(JSON))
 
 lint: .venv/ready ## ruff and mypy --strict
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy

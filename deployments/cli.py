@@ -14,6 +14,7 @@ from cyclopts.validators import Number
 from rich.table import Table
 from rich.text import Text
 
+from deployments.brake_commands import breaker, resume, stop
 from deployments.demo import Demo
 from deployments.doctor import doctor as examine
 from deployments.emulator.faults import FAULTS
@@ -37,7 +38,7 @@ app = App(
     exit_on_error=False,
 )
 
-for each in (intake, alarm, ledger, up):
+for each in (intake, alarm, ledger, up, stop, resume, breaker):
     app.command(each)
 
 NOISY = ("httpx", "stamina", "EventsWorker")  # they report what is no trouble, or what we report better

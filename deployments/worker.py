@@ -15,15 +15,23 @@ from uuid import UUID
 
 import anyio
 import anyio.abc
+import httpx
 from prefect import Flow
-from prefect.client.schemas.objects import FlowRun, State
-from prefect.exceptions import Abort, InfrastructureNotFound, Pause
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import Abort, InfrastructureNotFound, Pause, PrefectHTTPStatusError
 from prefect.flow_engine import run_flow
 from prefect.flows import load_flow_from_entrypoint
 from prefect.states import Cancelled
 from prefect.workers.base import BaseJobConfiguration, BaseWorker, BaseWorkerResult
 
 LIMIT = 50  # segments at the same time, unless told otherwise
+CANCELLED_EVERY = 2.0
 DRAIN = 600.0  # seconds that segments get to come to a wait or to an end when the worker is told to stop
 NOTHING_TO_TEMPLATE: dict[str, Any] = {
     "job_configuration": {"labels": {}},
@@ -87,6 +95,11 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
             finally:
                 self._segments.remove(segment)
                 segment.ended.set()
+        if segment.scope.cancelled_caught:
+            state: State[Any] = Cancelled(
+                message="cancelled while it was at work: what it had begun may have been done"
+            )
+            await self.client.set_flow_run_state(flow_run.id, state, force=True)
         return SegmentResult(status_code=0, identifier=where)
 
     async def _flow_of(self, flow_run: FlowRun) -> Flow[..., Any]:
@@ -103,23 +116,35 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
             self._flows[entrypoint] = load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
         return self._flows[entrypoint]
 
-    async def _cancel_run(self, flow_run_id: UUID) -> None:
-        """A person cancels: a segment that runs here is stopped where it is, any other run is Prefect's own matter."""
-        here = [segment for segment in self._segments if segment.run == flow_run_id]
-        if not here:
-            await super()._cancel_run(flow_run_id)
-            return
-        for segment in here:
-            segment.scope.cancel()
-            await segment.ended.wait()
-        state: State[Any] = Cancelled(message="cancelled while it was at work; what it had begun may have been done")
-        await self.client.set_flow_run_state(flow_run_id, state, force=True)
+    async def _stop_cancelled(self) -> None:
+        """A person cancels: a segment that runs here is stopped where it is. Prefect's own way is a kill."""
+        while True:
+            await asyncio.sleep(CANCELLED_EVERY)
+            if not self._segments:
+                continue
+            mine = FlowRunFilter(
+                id=FlowRunFilterId(any_=[segment.run for segment in self._segments]),
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLING])),
+            )
+            try:
+                cancelled = {run.id for run in await self.client.read_flow_runs(flow_run_filter=mine)}
+            except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+                logger.warning("Prefect does not say which runs are cancelled: %s", error)
+                continue
+            for segment in list(self._segments):
+                if segment.run in cancelled:
+                    segment.scope.cancel()
 
     async def kill_infrastructure(
         self, infrastructure_pid: str, configuration: SegmentConfiguration, grace_seconds: int = 30
     ) -> None:
         """A run that is not at work here has nothing to be killed."""
         raise InfrastructureNotFound(f"{infrastructure_pid} has no segment of this run")
+
+    async def setup(self) -> None:
+        """Watch for runs that are cancelled, too."""
+        await super().setup()
+        self._watching = asyncio.create_task(self._stop_cancelled())
 
     async def teardown(self, *exc_info: Any) -> None:
         """Take nothing more, and let the segments come to a wait or to an end first."""
@@ -128,4 +153,5 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
                 logger.info("%d segments are at work: they are waited for", len(self._segments))
             for segment in list(self._segments):
                 await segment.ended.wait()
+        self._watching.cancel()
         await super().teardown(*exc_info)

@@ -50,10 +50,10 @@ async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any
                     trail.case = case.model_copy(update={"reported": trail.earlier.hosts})
                 await _carried_out(trail, procedure)
             ticket = await ticket_for(trail, page)
+            await publish(trail, report(trail, page, link))
             await settled(case, trail.parts, trail.outcome, ticket.id if ticket else "")
     except (ConfigurationError, LedgerUnavailable) as error:
         return Failed(message=str(error))
-    await publish(trail, report(trail, page, link))
     parts = [*(f"{host}: {trace}" for host, trace in trail.traces.items())]
     if not parts:
         parts = [trail.entries[-1].text.partition(": ")[2] if trail.entries else "There is no active alarm"]

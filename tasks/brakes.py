@@ -12,7 +12,7 @@ def stop_file() -> str:
     """
     path = home() / NAME
     try:
-        reason = path.read_text(errors="replace").strip()
+        reason = " ".join(path.read_text(errors="replace").split())
     except FileNotFoundError:
         return ""
     except OSError as error:

@@ -14,6 +14,7 @@ from uuid import UUID
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas import OrchestrationResult
+from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import Pause, PrefectHTTPStatusError
 from prefect.runtime import deployment
 from prefect.settings import PREFECT_WORKER_PREFETCH_SECONDS
@@ -26,6 +27,8 @@ from tasks.ledger.episodes import let_go, wait_begun, wait_ended
 from tasks.models import Case
 
 AHEAD = timedelta(seconds=5)  # a run must not be picked up, by a worker that looks ahead, before it has let go
+WAITING = "AwaitingRetry"
+NO_ERRORS = (f"Finished in state {WAITING}", "Finished in state Running")
 ASK_AGAIN = 5.0  # seconds, while Prefect does not answer
 
 logger = logging.getLogger("runbooks")
@@ -59,8 +62,9 @@ async def looks(case: Case, until: datetime, *, every: float, speed: float) -> A
     async for moment in waits.looks(until, every=every, speed=speed):
         yield moment
         if deployment.id and holds(case) and until - waits.now() > short():
-            await _become_a_row(case, until)
-            raise Pause
+            state = await _become_a_row(case, until)
+            if state:
+                raise Pause(state=state)
 
 
 def short() -> timedelta:
@@ -68,44 +72,49 @@ def short() -> timedelta:
     return timedelta(seconds=PREFECT_WORKER_PREFETCH_SECONDS.value()) + AHEAD
 
 
-async def _become_a_row(case: Case, until: datetime) -> None:
+async def _become_a_row(case: Case, until: datetime) -> State[Any] | None:
+    """None: it is being cancelled, so it waits here for whoever stops it."""
     async with get_client() as client:
         while True:
             try:
-                waiting = await _wait(client, UUID(case.run), until)
+                state = await _wait(client, UUID(case.run), until)
                 break
             except (httpx.HTTPError, PrefectHTTPStatusError, OSError) as error:
                 logger.warning("Prefect does not take the wait until %s (%s): it is asked again", until, error)
                 await waits.pause(ASK_AGAIN)
-        if not waiting:  # it is being cancelled: the worker sees to that
-            return
+        if state is None:
+            return None
         try:
             # Only now: a worker that begins it anew must not find it held, and a clear that came before must wake it.
             if await noted(case, let_go):
                 await _wait(client, UUID(case.run), waits.now())
         except LedgerUnavailable as error:  # its lease ends by itself
             logger.warning("the ledger does not know that this run waits: %s", error)
+        return state
 
 
-async def _wait(client: PrefectClient, run: UUID, until: datetime) -> bool:
-    """Set the run to wait; False: Prefect refuses, for it is no longer running."""
+async def _wait(client: PrefectClient, run: UUID, until: datetime) -> State[Any] | None:
+    """Set the run to wait; None: it is no longer Running, a person cancels it."""
+    now = (await client.read_flow_run(run)).state
+    if now is None or (now.type is not StateType.RUNNING and now.name != WAITING):
+        return None
     # With a process to its name a run that waits could not be cancelled: it would stay Cancelling for ever.
     patched = await client.request(
         "PATCH", "/flow_runs/{id}", path_params={"id": run}, json={"infrastructure_pid": None}
     )
     patched.raise_for_status()
     words = f"waits until {until:%Y-%m-%d %H:%M:%S} UTC, or until the alarm is cleared"
-    result: OrchestrationResult[Any] = await client.set_flow_run_state(
-        run, AwaitingRetry(scheduled_time=until, message=words)
-    )
-    return result.state is not None and result.state.name == "AwaitingRetry"
+    state: State[Any] = AwaitingRetry(scheduled_time=until, message=words)
+    result: OrchestrationResult[Any] = await client.set_flow_run_state(run, state)
+    return result.state if result.state is not None and result.state.name == WAITING else None
 
 
 class _AWaitIsNoError(logging.Filter):
-    """Prefect logs the end of every segment that is not Completed as an error: the end of one that waits is none."""
+    """Prefect logs the end of every segment that is not Completed as an error. That of one that waits is none, nor that
+    of a second one, which leaves the run as the first one has it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno == logging.ERROR and record.getMessage().startswith("Finished in state AwaitingRetry"):
+        if record.levelno == logging.ERROR and record.getMessage().startswith(NO_ERRORS):
             record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
         return True
 

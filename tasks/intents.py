@@ -25,7 +25,10 @@ class Begun:
 
 
 async def begun_before(case: Case, step: str, target: str) -> Begun | None:
-    """The change of this target that was begun and not seen to its end; None: there is none."""
+    """The change of this target that was begun before; None: there is none.
+
+    Also one that was seen to its end: a process may die just after it has written so, and what it learned dies with it.
+    """
     if not holds(case):
         return None
     intent = await noted(case, lambda session, mine: intent_of(session, mine, step, target))

@@ -88,7 +88,7 @@ def _wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) ->
     pytest.fail(f"the Prefect server is not healthy after two minutes:\n{log.read_text()[-2000:]}")
 
 
-def _without(what: str) -> str:
+def without(what: str) -> str:
     """Skip the test that needs it, but never in CI."""
     if "CI" in os.environ:
         pytest.fail(f"{what}, and CI must not go without PostgreSQL")
@@ -98,7 +98,7 @@ def _without(what: str) -> str:
 def _postgresql_program(name: str) -> str:
     installed = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     found = shutil.which(name) or (str(installed[-1]) if installed else "")
-    return found or _without(f"{name} (Debian package postgresql) is not installed")
+    return found or without(f"{name} (Debian package postgresql) is not installed")
 
 
 def _unprivileged() -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _unprivileged() -> dict[str, Any]:
     try:
         user = pwd.getpwnam("postgres")
     except KeyError:
-        _without("there is no user postgres")
+        without("there is no user postgres")
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 

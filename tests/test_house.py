@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import os
 import re
 import subprocess
@@ -31,6 +32,8 @@ WITHOUT_PREFECT = (
     "tasks.errors",
     "tasks.home",
     "tasks.waits",
+    "tasks.windows",
+    "tasks.brakes",
     "tasks.claims",
     "tasks.clients",
     "tasks.ledger",
@@ -60,6 +63,12 @@ KINDS = {
     "file_ticket": "write",
     "publish_artifacts": "publish",
 }
+
+
+def task_of(thing: object) -> Task[..., object] | None:
+    """Prefect's task, also of a step that `tasks.journal.once` carries out once; None: it is none."""
+    step = inspect.getclosurevars(thing).nonlocals.get("step") if inspect.isfunction(thing) else None
+    return next((each for each in (thing, step) if isinstance(each, Task)), None)
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -218,17 +227,16 @@ def test_the_lock_pins_and_hashes_everything() -> None:
     assert direct - {line.split("==")[0] for line in entries} == set()
 
 
+def things_of_tasks() -> list[object]:
+    """Everything that is defined in the modules of `tasks`, or imported there."""
+    migrations = "tasks.ledger.migrations"  # only alembic can import these
+    names = [module for module in SOURCES if within(module, "tasks") and not within(module, migrations)]
+    return [thing for name in names for thing in vars(importlib.import_module(name)).values()]
+
+
 def test_reads_are_repeated_and_acts_never() -> None:
     """Every task is of a known kind, reads retry trouble that may pass, all others have no retries, none is cached."""
-    migrations = "tasks.ledger.migrations"  # only alembic can import these
-    modules = [
-        importlib.import_module(module)
-        for module in SOURCES
-        if within(module, "tasks") and not within(module, migrations)
-    ]
-    tasks = {
-        thing.fn.__name__: thing for module in modules for thing in vars(module).values() if isinstance(thing, Task)
-    }
+    tasks = {task.fn.__name__: task for thing in things_of_tasks() if (task := task_of(thing))}
     assert set(tasks) == set(KINDS)
     repeated = {name for name, task in tasks.items() if task.retries}
     assert repeated == {name for name, kind in KINDS.items() if kind in ("read", "publish")}
@@ -236,6 +244,12 @@ def test_reads_are_repeated_and_acts_never() -> None:
     assert [name for name in reads if tasks[name].retry_condition_fn is not may_pass] == []
     cached = [name for name, task in tasks.items() if task.cache_policy is not NO_CACHE or task.cache_key_fn]
     assert cached == []
+
+
+def test_acts_are_carried_out_once() -> None:
+    """A run that is begun anew carries out no act, gate or wait again: each is kept with what came of it."""
+    bare = {thing.fn.__name__ for thing in things_of_tasks() if isinstance(thing, Task)}
+    assert [name for name, kind in KINDS.items() if kind in ("act", "gate", "wait") and name in bare] == []
 
 
 def test_flows_are_not_repeated() -> None:
@@ -252,7 +266,10 @@ def test_defaults_of_the_environment_repeat_no_change() -> None:
     program = (
         "from flows.alm_12110 import alm_12110; from tasks.agencies import bind_node; "
         "from tasks.instances import restart_instance; from tasks.tickets import file_ticket; "
-        "print([each.retries for each in (alm_12110, restart_instance, bind_node, file_ticket)])"
+        "from tests.test_house import task_of; "
+        "tasks = map(task_of, (restart_instance, bind_node, file_ticket)); "
+        "print([each.retries for each in (alm_12110, *tasks)])"
     )
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "[0, 0, 0, 0]\n"

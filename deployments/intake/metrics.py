@@ -51,6 +51,14 @@ class Metrics:
             "How long ago the oldest wait should have ended whose run still waits",
             registry=self.registry,
         )
+        self.breaker_open = Gauge(
+            "runbooks_breaker_open", "Whether the breaker has tripped: nothing is changed", registry=self.registry
+        )
+        self.brakes_on = Gauge(
+            "runbooks_brakes_on",
+            "Brakes that a person has put on, the stop file of this machine among them",
+            registry=self.registry,
+        )
         self.dispatch_errors = Counter(
             "runbooks_intake_dispatch_errors", "Times that Prefect did not take a run", ["kind"], registry=self.registry
         )

@@ -2,34 +2,37 @@
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.states import Scheduled
+from prefect.states import Completed, Failed, Scheduled
 
 from deployments.intake.dispatch import Dispatcher
 from deployments.intake.events import tell_episode
 from deployments.intake.metrics import Metrics
 from deployments.intake.prefect_server import PAGE, PrefectAway, asking, flow_runs
 from tasks import waits
+from tasks.brakes import stop_file
 from tasks.errors import ConfigurationError, LedgerUnavailable
+from tasks.ledger.braking import brakes, open_breaker
 from tasks.ledger.database import Ledger
-from tasks.ledger.episodes import close_verified
+from tasks.ledger.episodes import LEASE, close_verified
 from tasks.ledger.receiving import intake_alive, prune
-from tasks.ledger.starting import MOST_RUNS, give_up, overdue, start_again, suspects
-from tasks.ledger.tables import Episode
+from tasks.ledger.starting import MOST_RUNS, give_up, overdue, start_again, suspects, through
+from tasks.ledger.tables import Breaker, Episode
 from tasks.models import Outcome
-from tasks.tickets import store
+from tasks.tickets import file_incident, store
 
-EVERY = 10.0
+EVERY = LEASE.total_seconds() / 3
 PRUNE_EVERY = timedelta(hours=6)
-FIRST_PAUSE = timedelta(seconds=30)  # before a dead run is started again; doubled each time
+FIRST_PAUSE = LEASE  # before a dead run is started again; doubled each time
+OVERDUE = (300.0, 3600.0)  # seconds that a wait may be overdue before it is said, and said again
 STARTING = timedelta(minutes=10)  # a run that starts, or is being cancelled, for longer has lost its worker
-BEGINNING = timedelta(seconds=30)  # a flow takes its episode within seconds of being Running
+BEGINNING = LEASE  # a flow takes its episode within seconds of being Running
 
 logger = logging.getLogger("runbooks.intake")
 
@@ -81,6 +84,9 @@ class Reconciler:
     def __init__(self, ledger: Ledger, dispatcher: Dispatcher, metrics: Metrics, intake: str) -> None:
         self._ledger, self._dispatcher, self._metrics, self._intake = ledger, dispatcher, metrics, intake
         self._pruned: datetime | None = None
+        self._over: dict[str, datetime] = {}
+        self._incident = self._unfiled = ""  # ids of breakers: the one that has its ticket, the one that got none
+        self._overdue = 0  # of OVERDUE so many were passed
 
     async def run(self) -> None:
         """Reconcile until cancelled, however long Prefect or the ledger is away."""
@@ -105,16 +111,61 @@ class Reconciler:
             if self._pruned is None or now - self._pruned > PRUNE_EVERY:
                 await prune(session, now)
                 self._pruned = now
-            dubious = await suspects(session, now)
-            self._metrics.overdue_wait.set((await overdue(session, now)).total_seconds())
+            dubious, over = await suspects(session, now), await through(session, now)
+            waited = (await overdue(session, now)).total_seconds()
+            tripped, braking = await open_breaker(session), await brakes(session)
         for episode in closed:
             tell_episode("closed", episode)
             logger.info("episode %s of %s is closed: %s", episode.id, episode.cluster, episode.outcome)
+        self._metrics.brakes_on.set(len(braking) + _stopped_here())
+        self._metrics.breaker_open.set(tripped is not None)
+        if tripped and tripped.id != self._incident:
+            self._file(tripped)
+        self._say_overdue(waited)
         runs = await flow_runs(client, *(map(run_of, dubious)))
         segments = await _segments(client) if dubious else []
         for episode in dubious:
             if verdict(episode, runs.get(run_of(episode)), waits.now(), segments=segments) != "leave":
                 await self._settle(client, episode, segments)
+        await self._finish(client, over)
+
+    def _file(self, tripped: Breaker) -> None:
+        """A person is told, once; without a ticket the rest is reconciled all the same, and it is tried again."""
+        alarmed = "".join(f"\n- {name}" for name in tripped.clusters.splitlines())
+        try:
+            ticket = file_incident(tripped.id, f"{tripped.why}.\n\nThe clusters:\n{alarmed}")
+        except (ConfigurationError, OSError) as error:
+            if tripped.id != self._unfiled:
+                logger.error("the breaker has tripped (%s), and its ticket cannot be filed: %s", tripped.why, error)
+            self._unfiled = tripped.id
+            return
+        self._incident = tripped.id
+        end = "`runbooks breaker reset --reason TEXT` lets changes go on"
+        logger.warning("the breaker has tripped (%s): nothing is changed; ticket %s; %s", tripped.why, ticket.id, end)
+
+    def _say_overdue(self, seconds: float) -> None:
+        """Say it once, and once more when it has become an hour; a new time when it was over meanwhile."""
+        self._metrics.overdue_wait.set(seconds)
+        passed = sum(seconds > each for each in OVERDUE)
+        if passed > self._overdue:
+            logger.error("a run waits %.0f s longer than it should: is a worker up?", seconds)
+        self._overdue = max(passed, self._overdue) if passed else 0
+
+    async def _finish(self, client: PrefectClient, over: Sequence[Episode]) -> None:
+        """Give runs their last state whose worker died between the ledger's last word and Prefect's."""
+        now = waits.now()
+        self._over = {episode.id: self._over.get(episode.id, now) for episode in over}
+        silent = [episode for episode in over if now - self._over[episode.id] > BEGINNING]  # others may say so yet
+        runs = await flow_runs(client, *(episode.run for episode in silent))
+        for episode in silent:
+            run = runs.get(episode.run or "")
+            if run is None or run.state is None or run.state.type is not StateType.RUNNING:
+                continue
+            words = f"{episode.outcome}. Its worker died right after that; the report is among the artifacts"
+            kind = Failed if episode.outcome == Outcome.ERROR else Completed
+            logger.warning("%s is through (%s), and Prefect did not know", run.name, episode.outcome)
+            with asking():
+                await client.set_flow_run_state(run.id, kind(name=episode.outcome, message=words), force=True)
 
     async def _settle(self, client: PrefectClient, episode: Episode, segments: Collection[str]) -> None:
         """Look once more, for the other looks may have taken their time, and do what is to be done."""
@@ -139,6 +190,13 @@ class Reconciler:
             if run and todo == "same run":
                 await _schedule(client, run)
             self._dispatcher.look()
+
+
+def _stopped_here() -> bool:
+    try:
+        return bool(stop_file())
+    except ConfigurationError:  # where it cannot be looked for nothing is changed either
+        return True
 
 
 async def _segments(client: PrefectClient) -> list[str]:

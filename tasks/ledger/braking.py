@@ -32,9 +32,14 @@ async def brakes(session: AsyncSession) -> list[Brake]:
 
 
 async def braked(session: AsyncSession, cluster: str) -> str:
-    """Why nothing is changed in the cluster of this block; empty: no brake is on, and no breaker has tripped."""
+    """Why nothing is changed in the cluster of this block; empty: no brake is on, and no breaker has tripped.
+
+    Two blocks of one cluster are one cluster.
+    """
+    ids = select(Cluster.cluster_id).where(Cluster.name == cluster)
+    blocks = {"", cluster, *await session.scalars(select(Cluster.name).where(Cluster.cluster_id.in_(ids)))}
     for each in await brakes(session):
-        if each.cluster in ("", cluster):
+        if each.cluster in blocks:
             where = f"changes of {each.cluster}" if each.cluster else "all changes"
             since = f"{each.since:%Y-%m-%d %H:%M} UTC"
             end = f"runbooks resume {each.cluster}".strip()
@@ -70,9 +75,7 @@ async def trip_if_shared(session: AsyncSession, cluster_id: str, now: datetime, 
     fleet = {row.cluster_id: row for row in await session.scalars(select(Cluster).where(Cluster.gone.is_(None)))}
     opened = await session.execute(select(Episode.cluster_id, Episode.cluster).where(Episode.opened > since).distinct())
     alarmed = {id_: name for id_, name in opened if id_ in fleet}
-    if cluster_id not in alarmed:
-        return ""
-    account = fleet[cluster_id].account
+    account = fleet[cluster_id].account if cluster_id in fleet else ""  # its own alarm may be older
     sharing = {id_: name for id_, name in alarmed.items() if account and fleet[id_].account == account}
     why = ""
     if len(fleet) < SMALL_FLEET:

@@ -195,7 +195,7 @@ async def settle(
     if episode is None or episode.token != holding.token or episode.state not in HELD:
         return ""
     episode.outcome, episode.ticket = outcome, ticket or episode.ticket
-    episode.holder = episode.lease = None
+    episode.run, episode.holder, episode.lease = episode.holder, None, None  # a person's run may have held it
     episode.acted = False  # what it changed is seen to its end
     mine = select(Occurrence).where(
         Occurrence.cluster_id == episode.cluster_id,

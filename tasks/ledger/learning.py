@@ -26,9 +26,8 @@ async def learn(session: AsyncSession, attempt: str, key: str, value: str, now: 
 
 
 async def intent_of(session: AsyncSession, holding: Holding, step: str, target: str) -> Intent | None:
-    """What the attempt set out to change there before, and has not seen the end of; None: nothing."""
-    intent = await session.get(Intent, (holding.attempt, step, target))
-    return intent if intent is not None and intent.ended is None else None
+    """What the attempt set out to change there before, whether it has seen the end of that or not; None: nothing."""
+    return await session.get(Intent, (holding.attempt, step, target))
 
 
 async def command_known(session: AsyncSession, holding: Holding, step: str, target: str, command: str) -> None:

@@ -12,6 +12,7 @@ from tasks.models import Outcome
 
 SETTLING = LEASE  # a run is not looked for before
 LATE = LEASE / 6  # after its lease a holder has so long to renew
+LATELY = timedelta(minutes=10)
 MOST_RUNS = 5  # times that a run is begun, deaths and all; then a person is told
 
 
@@ -52,6 +53,13 @@ async def suspects(session: AsyncSession, now: datetime) -> list[Episode]:
     idle = and_(Episode.state == "raised", Episode.run.is_not(None), Episode.raised < now - SETTLING)
     lost = and_(Episode.state == "running", Episode.lease < now - LATE)
     return list((await session.scalars(select(Episode).where(or_(idle, lost, Episode.state == "waiting")))).all())
+
+
+async def through(session: AsyncSession, now: datetime) -> list[Episode]:
+    """Episodes whose run came to its end a while ago: its state should say so, unless its worker died right then."""
+    ended = and_(Episode.state == "verifying", Episode.run.is_not(None), Episode.outcome != "")
+    lately = and_(Episode.state == "closed", Episode.closed > now - LATELY, Episode.run.is_not(None))
+    return list((await session.scalars(select(Episode).where(or_(ended, lately)))).all())
 
 
 async def start_again(session: AsyncSession, seen: Episode, now: datetime, *, same_run: bool) -> bool:

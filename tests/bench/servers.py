@@ -119,7 +119,7 @@ async def postgresql() -> AsyncIterator[str]:
     Raises:
         RuntimeError: it is not installed, or does not come up.
     """
-    bin_ = _programs()
+    bin_ = programs()
     user: dict[str, Any] = {}
     folder = Path(tempfile.mkdtemp(prefix="runbooks-postgresql-"))
     if os.getuid() == 0:  # as which PostgreSQL does not run
@@ -153,7 +153,12 @@ async def postgresql() -> AsyncIterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _programs() -> Path:
+def programs() -> Path:
+    """Where PostgreSQL's programs are.
+
+    Raises:
+        RuntimeError: it is not installed.
+    """
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not found:
         raise RuntimeError("PostgreSQL is not installed (Debian package postgresql): use --database sqlite")

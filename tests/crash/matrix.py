@@ -14,20 +14,10 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
-from sqlalchemy import make_url
-
 from deployments.ending import run_until_ended
-from deployments.processes import free_port, last_words, prefect_server, python_process
 from deployments.scenarios import SCENARIOS
-from deployments.stack import POOL, PREFECT_YAML
-from deployments.worker import NOTHING_TO_TEMPLATE, SegmentWorker
-from tasks.blocks import Cluster
-from tasks.ledger.database import DRIVERS, open_ledger, unchecked_ledger, upgrade_schema
-from tests.bench.servers import postgresql
-from tests.crash.stand import Cell, Ended, Stand, intake_of
+from tests.crash.processes import stand
+from tests.crash.stand import Cell, Ended, Stand
 from tests.crash.wires import Point
 from tests.flows.test_conformance import is_legal
 
@@ -45,45 +35,6 @@ class Judged:
     point: str
     ended: Ended
     wrong: Sequence[str]
-
-
-@asynccontextmanager
-async def stand(folder: Path, database: str) -> AsyncIterator[Stand]:
-    """Prefect on PostgreSQL, a ledger there, an intake.
-
-    Args:
-        database: URL of a PostgreSQL whose user may create databases.
-    """
-    for name in ("prefect", "ledger"):
-        await _create(database, name)
-    address = make_url(database).set(drivername=DRIVERS["postgresql"])
-    prefect, ledger_url = (address.set(database=name) for name in ("prefect", "ledger"))
-    async with (
-        prefect_server(folder, database=prefect.render_as_string(hide_password=False)) as api,
-        unchecked_ledger(ledger_url) as fresh,
-    ):
-        await upgrade_schema(fresh)
-        with temporary_settings({PREFECT_API_URL: api, PREFECT_HOME: folder / "prefect"}):
-            async with get_client() as client, open_ledger(ledger_url) as ledger:
-                await client.create_work_pool(
-                    WorkPoolCreate(name=POOL, type=SegmentWorker.type, base_job_template=NOTHING_TO_TEMPLATE)
-                )
-                await Cluster.register_type_and_schema(client=client)
-                deploy = ("-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(PREFECT_YAML))
-                async with python_process(deploy, folder, "deploy", api) as process:
-                    if await process.wait():
-                        raise RuntimeError(f"the deployments were not made: {last_words(folder, 'deploy')}")
-                deployment = (await client.read_deployment_by_name("alm-12110/from-alarms")).id
-                made = Stand(client, api, ledger, ledger_url, deployment, folder, free_port())
-                async with intake_of(made):
-                    yield made
-
-
-async def _create(database: str, name: str) -> None:
-    address = make_url(database).set(drivername=DRIVERS["postgresql"])
-    async with unchecked_ledger(address) as server, server.engine.connect() as connection:
-        outside = await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await outside.exec_driver_sql(f"CREATE DATABASE {name}")
 
 
 def judge(scenario: str, point: Point | None, ended: Ended) -> Judged:
@@ -152,7 +103,7 @@ async def try_all(
 async def matrix(folder: Path, many: int, cells: int, only: Sequence[str] = ()) -> list[Judged]:
     """Count the messages of each scenario, then kill the worker at as many of them."""
     seeds = itertools.count(1)
-    async with postgresql() as database, stand(folder, database) as made, _cells(made, cells) as there:
+    async with stand(folder) as made, _cells(made, cells) as there:
         say("counting the messages of each scenario ...")
         counted = await try_all(there, [(name, None) for name in only or SCENARIOS], seeds)
         whole = [(each.scenario, point) for each in counted for point in points(each.ended.counts)]

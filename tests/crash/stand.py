@@ -5,22 +5,23 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import PrefectHTTPStatusError
 from sqlalchemy import URL, make_url, update
 
 from deployments.emulated_blocks import cloud_block, cluster_block, manager_block
 from deployments.emulator.region import Region
 from deployments.emulator.serve import serve
-from deployments.processes import free_port
 from deployments.scenarios import SCENARIOS, break_cluster, give_an_agency
 from deployments.stack import POOL
 from deployments.worker import SegmentWorker
@@ -35,6 +36,7 @@ from tests.crash.wires import LOOPBACK, HttpWire, LedgerWire, Point, Trap
 SPEED = 60.0
 LEASE = 4.0  # seconds; in production 30, and everything that follows from it is shorter by as much
 ENDS_WITHIN = 240.0
+AGAIN_AFTER = 0.2
 
 
 @dataclass(frozen=True)
@@ -53,15 +55,25 @@ class Ended:
     tickets: int
     where: str = ""
     resumed: float = 0.0
+    run: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
-class Worker:
-    """`prefect worker start` in a process of its own, started again whenever it dies."""
+class Kept:
+    """A process that is started again whenever it dies, while the block runs.
 
-    def __init__(self, name: str, environment: Mapping[str, str], log: Path) -> None:
-        self.name, self.environment, self.log = name, environment, log
+    Args:
+        command: arguments of Python, or a whole command that begins with a path.
+        options: of the subprocess: who it runs as.
+    """
+
+    def __init__(
+        self, command: Sequence[str | Path], environment: Mapping[str, str], log: Path, **options: Any
+    ) -> None:
+        self.command = command if isinstance(command[0], Path) else (sys.executable, *command)
+        self.environment, self.log, self.options = environment, log, options
         self.process: asyncio.subprocess.Process | None = None
+        self.starts = 0
         self._keeping: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -82,19 +94,19 @@ class Worker:
             self.process.send_signal(number)
 
     async def _keep(self) -> None:
-        command = ("-m", "prefect", "worker", "start", "--pool", POOL, "--type", SegmentWorker.type)
         while True:
             with self.log.open("ab") as log:
                 self.process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    *command,
-                    *("--work-queue", self.name, "--name", self.name),
+                    *self.command,
                     env=dict(self.environment),
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
+                    **self.options,
                 )
+            self.starts += 1
             await self.process.wait()
+            await asyncio.sleep(AGAIN_AFTER)
 
 
 @dataclass
@@ -104,7 +116,7 @@ class Cell:
     name: str
     stand: "Stand"
     trap: Trap
-    worker: Worker
+    worker: Kept
     cloud: HttpWire
     polled: float = 0.0
     killed: float = 0.0
@@ -126,8 +138,21 @@ class Cell:
         self.killed = time.monotonic()
         return True
 
-    async def run(self, scenario: str, point: Point | None, *, seed: int) -> Ended:
-        """Play a scenario, and kill the worker at this point of it."""
+    async def run(
+        self,
+        scenario: str,
+        point: Point | None = None,
+        *,
+        seed: int,
+        speed: float = SPEED,
+        meanwhile: Callable[[FlowRun, Region], Awaitable[None]] | None = None,
+    ) -> Ended:
+        """Play a scenario, and kill the worker at this point of it.
+
+        Args:
+            seed: of the region, whose cluster has it in its name: another one for each run of a stand.
+            meanwhile: is carried out while the run goes on.
+        """
         region = Region(seed=seed, meta_hosts=1, start=datetime.now(UTC) - timedelta(minutes=25))
         (cluster,) = region.clusters.values()
         cluster.name = f"{self.name}-{seed}"
@@ -137,13 +162,15 @@ class Cell:
         region.advance(25 * 60)
         assert any(alarm.alarm_id == "12110" for alarm in cluster.alarms), "the fault raises no alarm"
         self.polled = self.killed = self.resumed = 0.0
-        async with _served(region, ("127.0.0.1", self.stand.syslog)) as port:
+        async with _served(region, speed, (LOOPBACK, self.stand.syslog)) as port:
             self.cloud.upstream = port
             url = f"http://{LOOPBACK}:{self.cloud.port}"
-            block = cluster_block(cluster, manager_block(cluster, url), cloud_block(region, url), speed=SPEED)
-            await block.save(cluster.name, client=self.stand.client)
+            block = cluster_block(cluster, manager_block(cluster, url), cloud_block(region, url), speed=speed)
+            await block.save(cluster.name, client=self.stand.client, overwrite=True)
             self.trap.reset(point)
-            run = await self._begin(region)
+            run = await self._begin(region, speed)
+            if meanwhile:
+                await meanwhile(run, region)
             state = await self._final(run)
         tickets = [path for path in (self.stand.home / "tickets").glob("T-*.json") if cluster.name in path.read_text()]
         about = (state.state.message or "").split("; ")[0] if state.state else ""
@@ -154,10 +181,11 @@ class Cell:
             tickets=len(tickets),
             where=self.trap.at,
             resumed=round(self.resumed, 1),
+            run=str(run.id),
             counts=dict(self.trap.counts),
         )
 
-    async def _begin(self, region: Region) -> FlowRun:
+    async def _begin(self, region: Region, speed: float) -> FlowRun:
         """The alarm is on disk and its run is created, for this cell's worker instead of any."""
         (cluster,) = region.clusters.values()
         (alarm,) = (alarm for alarm in cluster.alarms if alarm.alarm_id == "12110")
@@ -165,7 +193,7 @@ class Cell:
             name=cluster.name,
             cluster_id=cluster.id,
             source=cluster.name,
-            speed=SPEED,
+            speed=speed,
             connected=waits.wall() - timedelta(days=1),
         )
         told = Observation(
@@ -188,9 +216,10 @@ class Cell:
     async def _final(self, run: FlowRun) -> FlowRun:
         async with asyncio.timeout(ENDS_WITHIN):
             while True:
-                found = await self.stand.client.read_flow_run(run.id)
-                if found.state and found.state.is_final() and found.state.name not in ("Crashed", "Failed"):
-                    return found
+                with suppress(httpx.HTTPError, PrefectHTTPStatusError):  # Prefect may be what dies
+                    found = await self.stand.client.read_flow_run(run.id)
+                    if found.state and found.state.is_final() and found.state.name not in ("Crashed", "Failed"):
+                        return found
                 await asyncio.sleep(0.5)
 
 
@@ -205,6 +234,7 @@ class Stand:
     deployment: UUID
     home: Path
     syslog: int
+    processes: dict[str, Kept] = field(default_factory=dict)
 
     def environment(self, api: str, ledger_port: int, home: str) -> dict[str, str]:
         """Of a worker, or of an intake."""
@@ -237,39 +267,30 @@ class Stand:
             prefect = await stack.enter_async_context(HttpWire(int(api.port or 0), trap, "prefect"))
             books = await stack.enter_async_context(LedgerWire(int(ledger.port or 0), trap))
             environment = self.environment(f"http://{LOOPBACK}:{prefect.port}/api", books.port, name)
-            worker = Worker(name, environment, self.home / f"{name}.log")
+            command = ("-m", "prefect", "worker", "start", "--pool", POOL, "--type", SegmentWorker.type)
+            worker = Kept((*command, "--work-queue", name, "--name", name), environment, self.home / f"{name}.log")
             cells.append(Cell(name, self, trap, worker, cloud))
             await stack.enter_async_context(worker)
             yield cells[0]
 
 
-@asynccontextmanager
-async def intake_of(stand: Stand) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`runbooks intake` with syslog on the stand's port, while the block runs."""
-    config = stand.home / "intake.toml"
-    config.write_text(f"[http]\nport = {free_port()}\n[syslog]\nport = {stand.syslog}\n[polling]\nenabled = false\n")
-    environment = stand.environment(stand.api, int(stand.ledger_url.port or 0), "intake")
-    with (stand.home / "intake.log").open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-c", "from deployments.cli import main; main()", "intake", "--config", str(config)),
-            env=environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+async def until(holds: Callable[[], Awaitable[bool]], within: float = 90.0) -> None:
+    """Return as soon as it holds.
+
+    Raises:
+        TimeoutError: it does not within that many seconds.
+    """
+    async with asyncio.timeout(within):
+        while True:
+            if await holds():
+                return
+            await asyncio.sleep(0.1)
 
 
 @asynccontextmanager
-async def _served(region: Region, syslog: tuple[str, int]) -> AsyncIterator[int]:
+async def _served(region: Region, speed: float, syslog: tuple[str, int]) -> AsyncIterator[int]:
     ready: asyncio.Queue[int] = asyncio.Queue()
-    serving = asyncio.create_task(serve(region, speed=SPEED, syslog=syslog, ready=ready.put_nowait))
+    serving = asyncio.create_task(serve(region, speed=speed, syslog=syslog, ready=ready.put_nowait))
     try:
         yield await ready.get()
     finally:

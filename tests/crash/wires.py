@@ -19,14 +19,15 @@ SSL_REQUEST, SSL_REQUEST_LENGTH = 80877103, 8
 
 @dataclass(frozen=True)
 class Point:
-    """A moment of a run: before or after the nth message of a channel."""
+    """A moment of a run: before or after the nth message of a channel, or its first that looks like this pattern."""
 
     channel: Channel
     n: int
     when: When
+    like: str = ""
 
     def __str__(self) -> str:
-        return f"{self.when} {self.channel} {self.n}"
+        return f"{self.when} {self.channel} {self.like or self.n}"
 
 
 @dataclass
@@ -61,7 +62,10 @@ class Trap:
 
     async def springs(self, channel: Channel, n: int, when: When, what: str) -> bool:
         """Whether the message ends here."""
-        if self.sprung or self.point != Point(channel, n, when):
+        point = self.point
+        if self.sprung or point is None or (point.channel, point.when) != (channel, when):
+            return False
+        if not re.search(point.like, what) if point.like else point.n != n:
             return False
         self.sprung, self.at = True, what
         return await self.spring()

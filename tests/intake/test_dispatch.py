@@ -3,12 +3,13 @@
 import asyncio
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-from prefect.states import AwaitingRetry, Running
+from prefect.states import AwaitingRetry, Cancelled, Crashed, Pending, Running, Scheduled
 from sqlalchemy import URL
 
 from deployments.intake.dispatch import AT_ONCE, Dispatcher
@@ -16,7 +17,7 @@ from deployments.intake.metrics import Metrics
 from deployments.intake.prefect_server import PrefectAway
 from tasks import waits
 from tasks.ledger.database import DRIVERS, Ledger, open_ledger
-from tasks.ledger.episodes import Asking, Holding, claim
+from tasks.ledger.episodes import Asking, Holding, claim, let_go
 from tasks.ledger.tables import Cluster
 from tests.intake.standing import a_cluster, eventually, rows, runs_of, seen, told, wire
 
@@ -37,18 +38,25 @@ async def cleared(ledger: Ledger, cluster: Cluster, host: str = "node-master1") 
     await seen(ledger, cluster, told("cleared", host=host, serial=host))
 
 
-async def held(ledger: Ledger, cluster: Cluster, run: FlowRun) -> None:
-    """The run has taken the cluster's episode."""
+async def held(ledger: Ledger, cluster: Cluster, run: FlowRun, *, waits_now: bool = False) -> None:
+    """The run has taken the cluster's episode, and may be a row since."""
     async with ledger.writing() as session:
         asking = Asking(str(run.id), "a link", automated=True)
         holding = await claim(session, cluster.cluster_id, cluster.name, "12110", asking, waits.now())
-    assert isinstance(holding, Holding)
+        assert isinstance(holding, Holding)
+        if waits_now:
+            await let_go(session, holding)
 
 
 def episodes(file: Path) -> list[tuple[str, int, str | None, int, int]]:
     """Id, number, run, how often it was started and whether a clear waits, of every episode."""
     found = rows(file, "SELECT id, n, run, runs, wake FROM episodes ORDER BY cluster")
     return [(row[0], row[1], row[2], row[3], row[4]) for row in found]
+
+
+def wakes(file: Path) -> list[int]:
+    """Whether a clear waits to be passed on, for every episode."""
+    return [row[0] for row in rows(file, "SELECT wake FROM episodes")]
 
 
 async def test_an_episode_is_one_run_of_the_runbook(client: PrefectClient, ledger: Ledger, ledger_file: Path) -> None:
@@ -231,59 +239,116 @@ async def test_a_prefect_that_is_away_is_not_asked_for_each(prefect_server: str,
         assert 1 <= 3 * AT_ONCE - laid.refuses[CREATE][1] <= AT_ONCE
 
 
+async def in_state(client: PrefectClient, run: FlowRun, state: State[Any]) -> None:
+    """The run is in this state now."""
+    await client.set_flow_run_state(run.id, state, force=True)
+
+
+async def state_of(client: PrefectClient, run: FlowRun) -> State[Any]:
+    """The run's state."""
+    found = (await client.read_flow_run(run.id)).state
+    assert found is not None
+    return found
+
+
+async def a_held_run(
+    client: PrefectClient, ledger: Ledger, dispatcher: Dispatcher, state: State[Any], *, waits_now: bool
+) -> tuple[Cluster, FlowRun]:
+    """A cluster whose run is in this state, and holds the episode: at work, or as a row that waits."""
+    cluster = a_cluster()
+    await raised(ledger, cluster)
+    await dispatcher.dispatch(client)
+    (run,) = await runs_of(client, f"cluster:{cluster.name}")
+    await held(ledger, cluster, run, waits_now=waits_now)
+    await in_state(client, run, state)
+    return cluster, run
+
+
+def in_years() -> State[Any]:
+    """It waits for long."""
+    return AwaitingRetry(scheduled_time=waits.now().replace(year=2099))
+
+
+def is_due(state: State[Any]) -> bool:
+    """Whether the run waits and is to go on now."""
+    due = state.state_details.scheduled_time
+    return state.name == "AwaitingRetry" and due is not None and abs(due.timestamp() - waits.now().timestamp()) < 30
+
+
 async def test_a_clear_wakes_the_run_that_waits(client: PrefectClient, ledger: Ledger, ledger_file: Path) -> None:
     """A run that waits for a clear is due at once when it comes, and it is woken once."""
-    cluster, dispatcher = a_cluster(), Dispatcher(ledger, Metrics())
-    episode = await raised(ledger, cluster)
+    dispatcher = Dispatcher(ledger, Metrics())
+    cluster, run = await a_held_run(client, ledger, dispatcher, in_years(), waits_now=True)
     await dispatcher.dispatch(client)
-    (run,) = await runs_of(client, f"cluster:{cluster.name}")
-    await held(ledger, cluster, run)
-    later = waits.now().replace(year=2099)
-    await client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=later), force=True)
+    assert not is_due(await state_of(client, run))
     await cleared(ledger, cluster)
-    assert episodes(ledger_file) == [(episode, 1, str(run.id), 1, 1)]
+    assert wakes(ledger_file) == [1]
     await dispatcher.dispatch(client)
-    state = (await client.read_flow_run(run.id)).state
-    assert state is not None
-    assert state.name == "AwaitingRetry"
-    assert state.state_details.scheduled_time is not None
-    assert abs(state.state_details.scheduled_time.timestamp() - waits.now().timestamp()) < 30
-    assert episodes(ledger_file) == [(episode, 1, str(run.id), 1, 0)]
+    state = await state_of(client, run)
+    assert (is_due(state), wakes(ledger_file)) == (True, [0])
     await dispatcher.dispatch(client)
-    again = (await client.read_flow_run(run.id)).state
-    assert again is not None
-    assert again.id == state.id
+    assert (await state_of(client, run)).id == state.id
 
 
-async def test_a_clear_leaves_a_run_at_work_alone(client: PrefectClient, ledger: Ledger, ledger_file: Path) -> None:
-    """A run at work is not touched by a clear: it reads the ledger itself before it waits."""
-    cluster, dispatcher = a_cluster(), Dispatcher(ledger, Metrics())
-    episode = await raised(ledger, cluster)
-    await dispatcher.dispatch(client)
-    (run,) = await runs_of(client, f"cluster:{cluster.name}")
-    await client.set_flow_run_state(run.id, Running(), force=True)
-    await held(ledger, cluster, run)
-    before = (await client.read_flow_run(run.id)).state
+async def test_a_run_that_died_before_its_wait_was_written_is_woken(
+    client: PrefectClient, ledger: Ledger, ledger_file: Path
+) -> None:
+    """A run that waits in Prefect while the ledger has it at work is woken once its lease has ended."""
+    dispatcher = Dispatcher(ledger, Metrics())
+    cluster, run = await a_held_run(client, ledger, dispatcher, in_years(), waits_now=False)
     await cleared(ledger, cluster)
     await dispatcher.dispatch(client)
-    after = (await client.read_flow_run(run.id)).state
-    assert before is not None
-    assert after is not None
-    assert (after.id, after.name) == (before.id, "Running")
-    assert episodes(ledger_file) == [(episode, 1, str(run.id), 1, 0)]
+    assert (is_due(await state_of(client, run)), wakes(ledger_file)) == (False, [1])
+    rows(ledger_file, "UPDATE episodes SET lease = '2026-01-01 00:00:00.000000'")
+    await dispatcher.dispatch(client)
+    assert (is_due(await state_of(client, run)), wakes(ledger_file)) == (True, [0])
+
+
+@pytest.mark.parametrize("waits_now", [False, True])
+@pytest.mark.parametrize(
+    "state",
+    [Running(), Pending(), Scheduled(), State(type=StateType.PAUSED, name="Suspended"), Crashed(), Cancelled()],
+    ids=lambda state: state.name,
+)
+async def test_a_clear_leaves_a_run_that_does_not_wait_alone(
+    client: PrefectClient, ledger: Ledger, ledger_file: Path, state: State[Any], waits_now: bool
+) -> None:
+    """A run that is not AwaitingRetry is not touched by a clear, and the flag stays for the run that looks itself."""
+    dispatcher = Dispatcher(ledger, Metrics())
+    cluster, run = await a_held_run(client, ledger, dispatcher, state, waits_now=waits_now)
+    before = await state_of(client, run)
+    await cleared(ledger, cluster)
+    for _ in range(2):
+        await dispatcher.dispatch(client)
+    after = await state_of(client, run)
+    assert (after.id, after.name, wakes(ledger_file)) == (before.id, state.name, [1])
+
+
+async def test_a_clear_that_came_while_a_worker_began_the_run(
+    client: PrefectClient, ledger: Ledger, ledger_file: Path
+) -> None:
+    """A clear for which no run waits yet is passed on as soon as it waits, and is no news to a run that came back."""
+    dispatcher = Dispatcher(ledger, Metrics())
+    cluster, run = await a_held_run(client, ledger, dispatcher, Pending(), waits_now=True)
+    await cleared(ledger, cluster)
+    await dispatcher.dispatch(client)
+    assert wakes(ledger_file) == [1]
+    await in_state(client, run, in_years())
+    await dispatcher.dispatch(client)
+    assert (is_due(await state_of(client, run)), wakes(ledger_file)) == (True, [0])
+    await held(ledger, cluster, run)
+    await cleared(ledger, cluster)
+    assert wakes(ledger_file) == [0]
 
 
 async def test_a_clear_for_a_run_that_was_deleted(client: PrefectClient, ledger: Ledger, ledger_file: Path) -> None:
-    """Where the run that holds the episode was deleted, its clear is passed on to nobody, and the dispatcher lives."""
-    cluster, dispatcher = a_cluster(), Dispatcher(ledger, Metrics())
-    episode = await raised(ledger, cluster)
-    await dispatcher.dispatch(client)
-    (run,) = await runs_of(client, f"cluster:{cluster.name}")
-    await held(ledger, cluster, run)
+    """Where the run that waits was deleted, its clear is passed on to nobody, and the dispatcher lives."""
+    dispatcher = Dispatcher(ledger, Metrics())
+    cluster, run = await a_held_run(client, ledger, dispatcher, in_years(), waits_now=True)
     await client.delete_flow_run(run.id)
     await cleared(ledger, cluster)
     assert not await dispatcher.dispatch(client)
-    assert episodes(ledger_file) == [(episode, 1, str(run.id), 1, 0)]
+    assert wakes(ledger_file) == [1]
 
 
 async def test_a_missing_deployment_is_said_and_tried_again(

@@ -1,20 +1,25 @@
 """Runs that died or are gone, and what becomes of their episodes."""
 
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import AwaitingRetry, Cancelled, Cancelling, Completed, Crashed, Failed, Pending, Running, Scheduled
 
 from deployments.intake.dispatch import Dispatcher
 from deployments.intake.metrics import Metrics
-from deployments.intake.reconcile import ENDS, MOST_RUNS, STARTING, Reconciler, Verdict, verdict
+from deployments.intake.reconcile import BEGINNING, ENDS, SEGMENTS, STARTING, Reconciler, Verdict, verdict
+from deployments.worker import SegmentWorker
 from tasks import waits
 from tasks.ledger.database import Ledger
-from tasks.ledger.episodes import Asking, Holding, Part, begin_change, claim, settle
+from tasks.ledger.episodes import Asking, Holding, Part, begin_change, claim, let_go, settle
+from tasks.ledger.starting import MOST_RUNS
 from tasks.ledger.tables import Cluster, Episode
 from tasks.models import Alarm, Outcome
 from tasks.tickets import tickets
@@ -44,16 +49,19 @@ def an_episode(state: str = "raised", *, acted: bool = False, runs: int = 1, rai
     )
 
 
-def a_run(state: State | None, *, deployed: bool = True) -> FlowRun:
+def a_run(state: State | None, *, deployed: bool = True, pool: str | None = None) -> FlowRun:
     """A flow run in this state."""
-    return FlowRun(flow_id=uuid4(), state=state, deployment_id=uuid4() if deployed else None)
+    return FlowRun(flow_id=uuid4(), state=state, deployment_id=uuid4() if deployed else None, work_pool_name=pool)
 
 
-GONE: tuple[Verdict, Verdict, Verdict] = ("next run", "next run", "give up")
-DEAD: tuple[Verdict, Verdict, Verdict] = ("same run", "same run", "give up")
-ALIVE: tuple[Verdict, Verdict, Verdict] = ("leave", "leave", "leave")
-STATES: list[tuple[str, FlowRun | None, tuple[Verdict, Verdict, Verdict]]] = [
-    # raised (it holds nothing yet), held and its lease ended, the same after it may have changed something
+Verdicts = tuple[Verdict, Verdict, Verdict, Verdict, Verdict]
+GONE: Verdicts = ("next run", "next run", "give up", "next run", "give up")
+DEAD: Verdicts = ("same run",) * 5
+ALIVE: Verdicts = ("leave",) * 5
+CANCELLED: Verdicts = ("cancelled",) * 5
+STATES: list[tuple[str, FlowRun | None, Verdicts]] = [
+    # raised (it holds nothing yet), held and its lease ended, the same after it may have changed something; it waits,
+    # the same after it may have changed something
     ("deleted", None, GONE),
     ("no state", a_run(None), DEAD),
     ("Scheduled", a_run(Scheduled()), ALIVE),
@@ -61,24 +69,38 @@ STATES: list[tuple[str, FlowRun | None, tuple[Verdict, Verdict, Verdict]]] = [
     ("Pending", a_run(Pending()), ALIVE),
     ("Paused", a_run(State(type=StateType.PAUSED)), ALIVE),
     ("Cancelling", a_run(Cancelling()), ALIVE),
-    ("Running", a_run(Running()), ("leave", "same run", "give up")),
-    ("Cancelled", a_run(Cancelled()), ("cancelled", "cancelled", "cancelled")),
+    ("Suspended", a_run(State(type=StateType.PAUSED, name="Suspended")), ALIVE),
+    ("Running", a_run(Running()), ("leave", "same run", "same run", "leave", "leave")),
+    ("Running, by hand", a_run(Running(), deployed=False), ("leave", "next run", "give up", "leave", "leave")),
+    ("Cancelled", a_run(Cancelled()), CANCELLED),
     ("Crashed", a_run(Crashed()), DEAD),
     ("Crashed, by hand", a_run(Crashed(), deployed=False), GONE),
     ("Failed", a_run(Failed()), DEAD),
     ("Completed", a_run(Completed()), GONE),
     ("JOINED", a_run(Completed(name="JOINED")), GONE),
     ("DRY-RUN", a_run(Completed(name="DRY-RUN")), GONE),
-    ("END", a_run(Completed(name="END")), ("next run", "done", "done")),
-    ("ERROR", a_run(Failed(name="ERROR")), ("same run", "done", "done")),
+    ("END", a_run(Completed(name="END")), ("next run", "done", "done", "done", "done")),
+    ("ERROR", a_run(Failed(name="ERROR")), ("same run", "done", "done", "done", "done")),
 ]
 
 
+def judged(run: FlowRun | None, *, segments: Collection[str] = ()) -> tuple[Verdict, ...]:
+    """The verdict for each kind of episode, as in `STATES`."""
+    kinds = [("raised", False), ("running", False), ("running", True), ("waiting", False), ("waiting", True)]
+    return tuple(verdict(an_episode(state, acted=acted), run, NOW, segments=segments) for state, acted in kinds)
+
+
 @pytest.mark.parametrize(("run", "verdicts"), [row[1:] for row in STATES], ids=[row[0] for row in STATES])
-def test_what_is_to_be_done(run: FlowRun | None, verdicts: tuple[Verdict, Verdict, Verdict]) -> None:
-    """Each state of a run has one verdict before it held anything, after, and after it may have changed something."""
-    kinds = (an_episode(), an_episode("running"), an_episode("running", acted=True))
-    assert tuple(verdict(episode, run, NOW) for episode in kinds) == verdicts
+def test_what_is_to_be_done(run: FlowRun | None, verdicts: Verdicts) -> None:
+    """Each state of a run has one verdict before it held anything, at work and waiting, before a change and after."""
+    assert judged(run) == verdicts
+
+
+def test_what_has_acted_is_begun_anew_only_by_itself() -> None:
+    """A run that may have changed something is begun anew where it goes on as itself, and else is given up."""
+    runs = (a_run(Crashed()), a_run(Crashed(), deployed=False), None, a_run(Completed()))
+    acted = [verdict(an_episode("running", acted=True), run, NOW) for run in runs]
+    assert acted == ["same run", "give up", "give up", "give up"]
 
 
 @pytest.mark.parametrize(
@@ -86,22 +108,55 @@ def test_what_is_to_be_done(run: FlowRun | None, verdicts: tuple[Verdict, Verdic
     [
         (StateType.PENDING, DEAD),
         (StateType.RUNNING, DEAD),
-        (StateType.CANCELLING, ("cancelled", "cancelled", "cancelled")),
+        (StateType.CANCELLING, CANCELLED),
         (StateType.SCHEDULED, ALIVE),
         (StateType.PAUSED, ALIVE),
     ],
 )
-def test_a_run_that_starts_for_ever_has_no_worker(kind: StateType, verdicts: tuple[Verdict, Verdict, Verdict]) -> None:
+def test_a_run_that_starts_for_ever_has_no_worker(kind: StateType, verdicts: Verdicts) -> None:
     """What has been starting, or being cancelled, for ten minutes is dead; what is scheduled or paused may wait."""
-    run = a_run(State(type=kind, timestamp=NOW - STARTING))
-    kinds = (an_episode(), an_episode("running"), an_episode("running", acted=True))
-    assert tuple(verdict(episode, run, NOW) for episode in kinds) == verdicts
+    assert judged(a_run(State(type=kind, timestamp=NOW - STARTING))) == verdicts
+    assert timedelta(minutes=10) == STARTING
 
 
+OURS, THEIRS = "our pool", "a pool of processes"
+PATIENCE: list[tuple[StateType, str, str, timedelta, Verdict]] = [
+    (StateType.RUNNING, "raised", THEIRS, BEGINNING, "same run"),
+    (StateType.RUNNING, "waiting", THEIRS, BEGINNING, "same run"),
+    (StateType.RUNNING, "raised", OURS, BEGINNING, "same run"),
+    (StateType.PENDING, "raised", OURS, BEGINNING, "same run"),
+    (StateType.PENDING, "running", OURS, BEGINNING, "same run"),
+    (StateType.PENDING, "waiting", OURS, BEGINNING, "same run"),
+    (StateType.PENDING, "raised", THEIRS, STARTING, "same run"),
+    (StateType.PENDING, "running", THEIRS, STARTING, "same run"),
+    (StateType.PENDING, "waiting", THEIRS, STARTING, "same run"),
+    (StateType.CANCELLING, "raised", OURS, STARTING, "cancelled"),
+    (StateType.CANCELLING, "running", THEIRS, STARTING, "cancelled"),
+    (StateType.CANCELLING, "waiting", OURS, STARTING, "cancelled"),
+]
+
+
+@pytest.mark.parametrize(("kind", "state", "pool", "patience", "then"), PATIENCE)
+def test_how_long_a_run_may_take_to_begin(
+    kind: StateType, state: str, pool: str, patience: timedelta, then: Verdict
+) -> None:
+    """A flow takes its episode within 30 s of running, our worker begins at once, another kind gets ten minutes."""
+    ages = (patience - timedelta(seconds=1), patience)
+    runs = [a_run(State(type=kind, timestamp=NOW - age), pool=pool) for age in ages]
+    assert [verdict(an_episode(state), run, NOW, segments=[OURS]) for run in runs] == ["leave", then]
+    assert timedelta(seconds=30) == BEGINNING
+
+
+def test_our_pools_are_those_of_our_worker() -> None:
+    """The type of work pool in which runs begin at once is the one of our own worker."""
+    assert SegmentWorker.type == SEGMENTS
+
+
+@pytest.mark.parametrize("state", ["running", "waiting"])
 @pytest.mark.parametrize("word", sorted(Outcome))
-def test_a_run_that_ended_with_a_word_is_through(word: Outcome) -> None:
+def test_a_run_that_ended_with_a_word_is_through(word: Outcome, state: str) -> None:
     """A completed run whose word ends a page settles its episode with it; one that joined or only looked does not."""
-    ended = verdict(an_episode("running"), a_run(Completed(name=word)), NOW)
+    ended = verdict(an_episode(state), a_run(Completed(name=word)), NOW)
     assert ended == ("next run" if word in ("JOINED", "DRY-RUN") else "done")
     assert (word in ENDS) == (ended == "done")
 
@@ -121,6 +176,21 @@ def test_after_five_starts_it_is_given_up() -> None:
     runs = (a_run(Crashed()), None, a_run(Pending()), a_run(Running()))
     assert [verdict(episode, run, NOW) for run in runs] == ["give up", "give up", "leave", "leave"]
     assert MOST_RUNS == 5
+
+
+class Later:
+    """A clock that is so far ahead, on which nobody sleeps."""
+
+    def __init__(self, by: timedelta) -> None:
+        self._by = by
+
+    def now(self) -> datetime:
+        """The time."""
+        return waits.wall() + self._by
+
+    async def sleep(self, seconds: float) -> None:
+        """Nobody sleeps here."""
+        raise AssertionError(f"somebody sleeps for {seconds} seconds")
 
 
 class Story:
@@ -149,15 +219,19 @@ class Story:
         found = await runs_of(self.client, f"episode:{self.episode}")
         return sorted(found, key=lambda run: str(run.idempotency_key))
 
-    async def held(self, run: FlowRun, *, acted: bool = False, lease_ended: bool = True) -> Holding:
-        """The run takes the episode; it may change something, and its lease may have ended an hour ago."""
+    async def held(
+        self, run: FlowRun, *, acted: bool = False, lease_ended: bool = True, waits_now: bool = False
+    ) -> Holding:
+        """The run takes the episode; it may change something, its lease may have ended an hour ago, or it waits."""
         async with self.ledger.writing() as session:
             asking = Asking(str(run.id), "a link", automated=True)
             holding = await claim(session, self.cluster.cluster_id, self.cluster.name, "12110", asking, waits.now())
             assert isinstance(holding, Holding)
             if acted:
                 await begin_change(session, holding, waits.now())
-        if lease_ended:
+            if waits_now:
+                await let_go(session, holding)
+        if lease_ended and not waits_now:
             self.past("lease")
         return holding
 
@@ -170,9 +244,13 @@ class Story:
         then = (waits.now() - timedelta(hours=1)).strftime("%Y-%m-%d %H:%M:%S.%f")
         rows(self.file, f"UPDATE episodes SET {column} = ?", then)  # noqa: S608 - a column's name of ours
 
-    async def reconciled(self) -> tuple[str, int, int, str]:
-        """One look; then the episode's state, number, starts and outcome."""
-        await self.reconciler.reconcile(self.client)
+    async def reconciled(self, *, ahead: timedelta = timedelta(0)) -> tuple[str, int, int, str]:
+        """One look, by a clock that is ahead; then the episode's state, number, starts and outcome."""
+        token = waits.clock.set(Later(ahead))
+        try:
+            await self.reconciler.reconcile(self.client)
+        finally:
+            waits.clock.reset(token)
         return self.row()
 
     def row(self) -> tuple[str, int, int, str]:
@@ -227,39 +305,110 @@ async def test_a_run_that_crashed_early_is_scheduled_again(story: Story) -> None
 
 
 @pytest.mark.server
-async def test_a_holder_that_died_idle_is_scheduled_again(story: Story) -> None:
-    """A run whose lease ended before it changed anything is scheduled again, though Prefect says it is running."""
+async def test_a_run_that_is_running_and_takes_nothing_is_scheduled_again(story: Story) -> None:
+    """A run that has been running for 30 s and has not taken its episode has lost its worker, and is begun anew."""
     run = await story.begin(Running())
-    await story.held(run)
     story.later()
-    assert await story.reconciled() == ("raised", 1, 2, "")
+    assert await story.reconciled() == ("raised", 1, 1, "")
+    assert await story.reconciled(ahead=BEGINNING + timedelta(seconds=1)) == ("raised", 1, 2, "")
     assert await story.state_of(run) == "Scheduled"
-    assert [each.id for each in await story.runs()] == [run.id]
+
+
+@asynccontextmanager
+async def in_our_pool(client: PrefectClient) -> AsyncIterator[str]:
+    """New runs of the deployment go to a pool of our own worker while the block runs."""
+    deployment = await client.read_deployment_by_name("alm-12110/from-alarms")
+    pool = await client.create_work_pool(WorkPoolCreate(name=f"segments-{uuid4().hex[:8]}", type=SEGMENTS))
+    await client.update_deployment(deployment.id, DeploymentUpdate(work_pool_name=pool.name))
+    try:
+        yield pool.name
+    finally:
+        await client.update_deployment(deployment.id, DeploymentUpdate(work_pool_name=deployment.work_pool_name))
 
 
 @pytest.mark.server
-async def test_a_holder_that_died_at_work_ends_in_one_ticket(story: Story) -> None:
-    """A run whose lease ended after it may have changed something is never started again: ERROR and one ticket."""
-    run = await story.begin(Crashed())
+async def test_a_run_that_is_pending_in_our_pool_is_scheduled_again(story: Story) -> None:
+    """Our worker begins a run at once, so one that is pending in its pool for 30 s is begun anew, in another not."""
+    theirs = await story.begin(Pending())
+    story.later()
+    ahead = BEGINNING + timedelta(seconds=1)
+    assert await story.reconciled(ahead=ahead) == ("raised", 1, 1, "")
+    assert await story.state_of(theirs) == "Pending"
+    rows(story.file, "UPDATE episodes SET n = 2, run = NULL, runs = 0")
+    async with in_our_pool(story.client) as pool:
+        await story.dispatcher.dispatch(story.client)
+    _, ours = await story.runs()
+    await story.client.set_flow_run_state(ours.id, Pending(), force=True)
+    story.later()
+    assert (await story.reconciled(), ours.work_pool_name) == (("raised", 2, 1, ""), pool)
+    assert await story.reconciled(ahead=ahead) == ("raised", 2, 2, "")
+    assert await story.state_of(ours) == "Scheduled"
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("acted", [False, True])
+async def test_a_holder_that_died_is_scheduled_again(story: Story, acted: bool) -> None:
+    """A run whose lease ended is begun anew, after a change too, though Prefect says it is running: it goes on."""
+    run = await story.begin(Running())
+    first = await story.held(run, acted=acted)
+    story.later()
+    assert await story.reconciled() == ("waiting", 1, 2, "")
+    assert await story.state_of(run) == "Scheduled"
+    assert ([each.id for each in await story.runs()], tickets()) == ([run.id], [])
+    again = await story.held(run, lease_ended=False)
+    assert (again.episode, again.token, again.attempt) == (first.episode, 2, first.attempt)
+    assert await story.reconciled() == ("running", 1, 2, "")
+
+
+@pytest.mark.server
+async def test_a_holder_that_is_gone_after_a_change_ends_in_one_ticket(story: Story) -> None:
+    """A run that was deleted after it may have changed something is never followed by another: ERROR and one ticket."""
+    run = await story.begin()
     await story.held(run, acted=True)
+    await story.client.delete_flow_run(run.id)
     story.later()
     for _ in range(2):
         assert await story.reconciled() == ("closed", 1, 1, "ERROR")
     (ticket,) = tickets()
     assert ticket.title == f"ALM-12110 {story.cluster.name}: ERROR"
     assert ticket.correlation == f"{story.cluster.name}/12110/episode/{story.episode}"
-    assert f"The flow run {run.id} of episode {story.episode} is Crashed" in ticket.body
+    assert f"The flow run {run.id} of episode {story.episode} is deleted" in ticket.body
     assert "It may have changed something before" in ticket.body
-    assert (await story.state_of(run), story.ended()) == ("Crashed", [("ERROR",)])
+    assert (await story.runs(), story.ended()) == ([], [("ERROR",)])
 
 
 @pytest.mark.server
-@pytest.mark.parametrize("took", [False, True])
-async def test_a_cancelled_run_ends_its_episode(story: Story, took: bool) -> None:
-    """A run that a person cancelled ends its episode with a ticket, and nothing is started again."""
+async def test_a_run_that_died_waiting_is_scheduled_again(story: Story) -> None:
+    """A run that waits has no lease, so one that died when it was to go on is found by its state and begun anew."""
+    run = await story.begin(AwaitingRetry())
+    first = await story.held(run, acted=True, waits_now=True)
+    story.later()
+    assert await story.reconciled() == ("waiting", 1, 1, "")
+    await story.client.set_flow_run_state(run.id, Running(), force=True)
+    assert await story.reconciled() == ("waiting", 1, 1, "")  # its worker is just beginning
+    assert await story.reconciled(ahead=BEGINNING + timedelta(seconds=1)) == ("waiting", 1, 2, "")
+    assert await story.state_of(run) == "Scheduled"
+    again = await story.held(run, lease_ended=False)
+    assert (again.token, again.attempt, tickets()) == (2, first.attempt, [])
+
+
+@pytest.mark.server
+async def test_a_run_that_was_deleted_while_it_waited_is_followed_by_the_next(story: Story) -> None:
+    """Where the run that waits was deleted its episode gets the next number."""
+    run = await story.begin(AwaitingRetry())
+    await story.held(run, waits_now=True)
+    await story.client.delete_flow_run(run.id)
+    story.later()
+    assert await story.reconciled() == ("raised", 2, 1, "")
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("took", ["nothing", "at work", "waiting"])
+async def test_a_cancelled_run_ends_its_episode(story: Story, took: str) -> None:
+    """A run that a person cancelled, at work or waiting, ends its episode with a ticket, and nothing starts again."""
     run = await story.begin(Cancelled())
-    if took:
-        await story.held(run)
+    if took != "nothing":
+        await story.held(run, waits_now=took == "waiting")
     story.later()
     for _ in range(2):
         assert await story.reconciled() == ("closed", 1, 1, "CANCELLED")
@@ -280,15 +429,15 @@ async def test_a_run_that_ended_unsettled_keeps_its_word(story: Story) -> None:
 
 @pytest.mark.server
 @pytest.mark.parametrize("state", [Scheduled(), State(type=StateType.PAUSED), AwaitingRetry()])
-@pytest.mark.parametrize("took", [False, True])
-async def test_a_run_that_waits_is_left_alone(story: Story, state: State, took: bool) -> None:
-    """A run that is scheduled or paused is not touched, however old it is."""
+@pytest.mark.parametrize("kind", ["raised", "running", "waiting"])
+async def test_a_run_that_waits_is_left_alone(story: Story, state: State, kind: str) -> None:
+    """A run that is scheduled or paused is not touched, however old it is, whether it holds its episode or not."""
     run = await story.begin(state)
-    if took:
-        await story.held(run)
+    if kind != "raised":
+        await story.held(run, waits_now=kind == "waiting")
     story.later()
     before = (await story.client.read_flow_run(run.id)).state
-    assert await story.reconciled() == ("running" if took else "raised", 1, 1, "")
+    assert await story.reconciled() == (kind, 1, 1, "")
     after = (await story.client.read_flow_run(run.id)).state
     assert before is not None
     assert after is not None
@@ -316,6 +465,23 @@ async def test_it_gives_up_after_five_starts(story: Story) -> None:
     assert story.row() == ("closed", 1, MOST_RUNS, "ERROR")
     (ticket,) = tickets()
     assert "runs of it were started 5 time(s). Look at the run's log" in ticket.body
+
+
+@pytest.mark.server
+async def test_it_gives_up_after_five_starts_at_work(story: Story) -> None:
+    """A run that changed something and dies each time it is begun is given up at last, with a ticket that says so."""
+    run = await story.begin()
+    for starts in range(1, MOST_RUNS + 1):
+        assert story.row()[2] == starts
+        await story.client.set_flow_run_state(run.id, Crashed(), force=True)
+        await story.held(run, acted=True)
+        story.later()
+        await story.reconciled()
+    assert story.row() == ("closed", 1, MOST_RUNS, "ERROR")
+    (ticket,) = tickets()
+    assert "runs of it were started 5 time(s). It may have changed something before" in ticket.body
+    assert f"The flow run {run.id} of episode {story.episode} is Crashed" in ticket.body
+    assert (await story.state_of(run), story.ended()) == ("Crashed", [("ERROR",)])
 
 
 @pytest.mark.server

@@ -8,15 +8,18 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, make_url, text
+from sqlalchemy import URL, Connection, MetaData, Table, inspect, make_url, select, text
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks.errors import ConfigurationError, LedgerUnavailable
 from tasks.ledger.database import (
+    DRIVERS,
     Ledger,
     check_schema,
     ledger_url,
@@ -26,7 +29,8 @@ from tasks.ledger.database import (
 )
 from tasks.ledger.receiving import heard, sync_clusters
 from tasks.ledger.schema import HEAD, MIGRATIONS, NEWER
-from tasks.ledger.tables import Cluster, SourceRow, Table
+from tasks.ledger.tables import Cluster, Episode, Occurrence, SourceRow
+from tasks.ledger.tables import Table as Tables
 from tests.conftest import order
 from tests.ledger.conftest import NOW, a_cluster, with_driver
 
@@ -114,19 +118,135 @@ async def test_commits_wait_for_the_disk(tmp_path: Path) -> None:
     assert (pragmas, written) == (["wal", 2, 1], 2)
 
 
+def _differences(connection: Connection) -> list[object]:
+    """What the tables say otherwise than the schema."""
+    return list(compare_metadata(MigrationContext.configure(connection), Tables.metadata))
+
+
 async def test_the_migrations_make_what_the_tables_say(ledger: Ledger) -> None:
     """The schema that the migrations make is the one of the tables, in every column and index, on both databases."""
-
-    def differences(connection: Connection) -> list[object]:
-        return list(compare_metadata(MigrationContext.configure(connection), Table.metadata))
-
     async with ledger.reading() as session:
-        assert await (await session.connection()).run_sync(differences) == []
+        assert await (await session.connection()).run_sync(_differences) == []
 
 
 def test_the_last_migration_is_the_one_that_is_checked() -> None:
     """The revision that this version asks for is the last one of its migrations, and there is one line of them."""
-    assert ScriptDirectory(str(MIGRATIONS)).get_heads() == [HEAD]
+    scripts = ScriptDirectory(str(MIGRATIONS))
+    assert [each.revision for each in scripts.walk_revisions()] == ["0002", "0001"]
+    assert (scripts.get_heads(), HEAD) == (["0002"], "0002")
+
+
+OF_0001: dict[str, list[dict[str, object]]] = {
+    "clusters": [
+        {"name": "alpha", "cluster_id": "c-1", "source": "prod", "speed": 1.0, "connected": NOW, "gone": None},
+        {"name": "beta", "cluster_id": "c-2", "source": "test", "speed": 50.0, "connected": NOW, "gone": NOW},
+    ],
+    "episodes": [
+        {
+            "id": "e-1",
+            "cluster_id": "c-1",
+            "cluster": "alpha",
+            "alarm_id": "12110",
+            "state": "running",
+            "opened": NOW,
+            "opened_by": "syslog",
+            "backlog": "",
+            "raised": NOW,
+            "n": 1,
+            "run": "run-1",
+            "runs": 1,
+            "holder": "run-1",
+            "link": "a link",
+            "token": 7,
+            "lease": NOW,
+            "claimed": NOW,
+            "acted": True,
+            "outcome": "",
+            "ticket": "",
+            "verify_until": None,
+            "closed": None,
+            "wake": True,
+        }
+    ],
+    "occurrences": [
+        {
+            "id": "o-1",
+            "cluster_id": "c-1",
+            "alarm_id": "12110",
+            "host": "node-1",
+            "serial": "17",
+            "occurred": NOW,
+            "first_seen": NOW,
+            "last_seen": NOW,
+            "cleared": None,
+            "cleared_seen": None,
+            "cleared_by": "",
+            "episode_id": "e-1",
+            "ended": "",
+            "trace": "",
+            "place": "c-1/node-1",
+        }
+    ],
+}
+
+
+def _make_0001(connection: Connection) -> None:
+    """The first schema, with rows in its tables."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "0001")
+    for name, rows in OF_0001.items():
+        connection.execute(Table(name, MetaData(), autoload_with=connection).insert(), rows)
+
+
+def _names(connection: Connection) -> set[str]:
+    return set(inspect(connection).get_table_names())
+
+
+async def _upgraded(url: URL) -> None:
+    """The ledger at this URL has the last schema, and what the first one held is in it as it was."""
+    async with open_ledger(url) as ledger:
+        async with ledger.reading() as session:
+            connection = await session.connection()
+            assert await connection.run_sync(_differences) == []
+            clusters = (await session.scalars(select(Cluster).order_by(Cluster.name))).all()
+            episodes = (await session.scalars(select(Episode))).all()
+            occurrences = (await session.scalars(select(Occurrence))).all()
+        shared: dict[str, object] = {"account": "", "agency": ""}
+        found = {"clusters": clusters, "episodes": episodes, "occurrences": occurrences}
+        assert {
+            name: [{column.key: getattr(row, column.key) for column in row.__table__.columns} for row in rows]
+            for name, rows in found.items()
+        } == {**OF_0001, "clusters": [row | shared for row in OF_0001["clusters"]]}
+        async with ledger.writing() as session:
+            session.add(a_cluster("gamma"))
+        assert await upgrade_schema(ledger) == (HEAD, HEAD)
+
+
+async def test_a_file_of_the_first_schema_is_upgraded_when_opened(tmp_path: Path) -> None:
+    """A SQLite file that an older version has filled gets the last schema when it is opened, and keeps its rows."""
+    url = URL.create(DRIVERS["sqlite"], database=str(tmp_path / "ledger.db"))
+    async with unchecked_ledger(url) as ledger, ledger.writing() as session:
+        await (await session.connection()).run_sync(_make_0001)
+    await _upgraded(url)
+
+
+async def test_a_postgresql_of_the_first_schema_is_upgraded_by_a_person(postgresql_database: str) -> None:
+    """A filled PostgreSQL of an older version is left alone when opened, says what to run, and then keeps its rows."""
+    url = with_driver(postgresql_database)
+    async with unchecked_ledger(url) as ledger:
+        async with ledger.writing() as session:
+            await (await session.connection()).run_sync(_make_0001)
+        with pytest.raises(ConfigurationError) as refused:
+            await check_schema(ledger)
+        assert str(refused.value) == (
+            f"the ledger {ledger} has the schema 0001, this version needs 0002: run `runbooks ledger upgrade`"
+        )
+        async with ledger.reading() as session:
+            assert await (await session.connection()).run_sync(_names) & {"intents", "breakers"} == set()
+        assert await upgrade_schema(ledger) == ("0001", "0002")
+    await _upgraded(url)
 
 
 async def test_postgresql_is_upgraded_by_a_person(postgresql_database: str) -> None:

@@ -3,11 +3,22 @@
 from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
-from tasks.ledger.episodes import LEASE, VERIFYING, Held, Holding, begin_change, episode_of_run, renew
+from tasks.ledger.episodes import (
+    LEASE,
+    VERIFYING,
+    Held,
+    Holding,
+    begin_change,
+    episode_of_run,
+    let_go,
+    renew,
+    wait_begun,
+    wait_ended,
+)
 from tasks.ledger.starting import started
-from tasks.ledger.tables import Episode
+from tasks.ledger.tables import Episode, Wait
 from tasks.models import Outcome
 from tests.ledger.conftest import HOUR, MINUTE, NOW, SECOND, Story, part, told
 
@@ -24,6 +35,12 @@ async def _may(story: Story, holding: Holding) -> tuple[bool, bool]:
     """Whether the holder may go on, and begin a change."""
     async with story.ledger.writing() as session:
         return await renew(session, holding, story.now), await begin_change(session, holding, story.now)
+
+
+async def _let_go(story: Story, holding: Holding) -> bool | None:
+    """The holder is a row from now on."""
+    async with story.ledger.writing() as session:
+        return await let_go(session, holding)
 
 
 async def test_a_dispatched_run_gets_its_episode(story: Story) -> None:
@@ -98,15 +115,139 @@ async def test_a_renewed_lease_holds(story: Story) -> None:
     assert not (await story.episode()).acted
 
 
-async def test_the_same_run_comes_back(story: Story) -> None:
-    """A run that asks again gets its episode at once under a new token, and what it held before is worth nothing."""
+async def test_a_run_that_is_at_work_elsewhere_is_told_so(story: Story) -> None:
+    """A run that asks again while its lease holds is told that it is at work itself, and the one at work goes on."""
     await _raise(story)
     first = await story.hold()
-    story.later(SECOND)
+    story.later(LEASE - SECOND)
+    held = await story.take()
+    assert held == Held(first.episode, "https://prefect/run-1", own=True)
+    assert await _may(story, first) == (True, True)
+
+
+async def test_the_same_run_comes_back(story: Story) -> None:
+    """A run whose process died gets its episode again as the same attempt, and what it held before is void."""
+    await _raise(story)
+    first = await story.hold()
+    story.later(LEASE)
     again = await story.hold()
-    assert (first.episode, again.token) == (again.episode, 2)
+    assert (first.episode, again.token, again.attempt) == (again.episode, 2, first.attempt)
     assert await _may(story, first) == (False, False)
     assert (await story.episode()).claimed == NOW
+
+
+async def test_a_run_that_waits_is_a_row(story: Story) -> None:
+    """A run that waits keeps its episode without a lease, and comes back as the same attempt however late."""
+    episode = await _raise(story)
+    first = await story.hold()
+    assert await _let_go(story, first) is False
+    row = await story.episode()
+    assert (row.state, row.holder, row.link, row.lease, row.claimed, row.token) == (
+        "waiting",
+        "run-1",
+        "https://prefect/run-1",
+        None,
+        NOW,
+        1,
+    )
+    story.later(100 * HOUR)
+    again = await story.hold()
+    row = await story.episode()
+    assert (again, again.attempt) == (Holding(episode, 2, ["node-1"], {}, []), first.attempt)
+    assert (row.state, row.holder, row.lease, row.claimed) == ("running", "run-1", NOW + 100 * HOUR + LEASE, NOW)
+    assert await _may(story, first) == (False, False)
+    assert await _may(story, again) == (True, True)
+
+
+@pytest.mark.parametrize("automated", [True, False])
+async def test_who_waits_is_not_overtaken(story: Story, automated: bool) -> None:
+    """While a run waits no other one gets its episode, a person's neither, and each is told which waits."""
+    episode = await _raise(story)
+    holding = await story.hold()
+    await _let_go(story, holding)
+    story.later(100 * HOUR)
+    assert await story.take("run-2", automated=automated) == Held(episode, "https://prefect/run-1")
+    assert ((await story.episode()).state, (await story.episode()).token) == ("waiting", 1)
+
+
+async def test_a_clear_that_came_before_the_wait_is_told(story: Story) -> None:
+    """A run that is about to wait learns that an alarm was cleared while it worked, and once back that is no news."""
+    await _raise(story)
+    holding = await story.hold()
+    await story.see(told("cleared", serial="node-1"))
+    assert await _let_go(story, holding) is True
+    again = await story.hold()
+    assert await _let_go(story, again) is False
+
+
+async def test_who_holds_nothing_lets_go_of_nothing(story: Story) -> None:
+    """A run whose episode is another's, or is a row already, makes no row of it."""
+    await _raise(story)
+    old = await story.hold()
+    story.later(LEASE)
+    new = await story.hold("run-2")
+    assert await _let_go(story, old) is None
+    assert ((await story.episode()).state, (await story.episode()).holder) == ("running", "run-2")
+    assert [await _let_go(story, new), await _let_go(story, new)] == [False, None]
+
+
+async def test_what_waits_can_be_settled(story: Story) -> None:
+    """A run that is cancelled while it waits ends its episode by what it holds."""
+    await _raise(story)
+    holding = await story.hold()
+    await _let_go(story, holding)
+    assert await story.end(holding, outcome=Outcome.CANCELLED) == "closed"
+    assert await story.alarms() == [("node-1", "node-1", True, "CANCELLED")]
+
+
+async def test_each_time_it_is_taken_is_an_attempt(story: Story) -> None:
+    """A run is another attempt after another run had its episode, and so is each run of a later number."""
+    await _raise(story)
+    attempts = [(await story.hold()).attempt]
+    for run in ("run-2", "run-1"):
+        story.later(LEASE)
+        attempts.append((await story.hold(run)).attempt)
+    assert attempts == ["run-1@20261125T120000.000000", "run-2@20261125T120030.000000", "run-1@20261125T120100.000000"]
+
+
+async def test_a_deadline_is_fixed_once(story: Story) -> None:
+    """The first who waits at a step fixes its deadline for the attempt; another step or attempt has its own."""
+    await _raise(story)
+    first = await story.hold()
+
+    async def deadline(holding: Holding, step: str, asked: datetime) -> datetime:
+        async with story.ledger.writing() as session:
+            return await wait_begun(session, holding, step, asked)
+
+    assert await deadline(first, "3", NOW + MINUTE) == NOW + MINUTE
+    story.later(LEASE)
+    again = await story.hold()
+    assert [await deadline(again, "3", NOW + HOUR), await deadline(again, "6", NOW + HOUR)] == [
+        NOW + MINUTE,
+        NOW + HOUR,
+    ]
+    story.later(LEASE)
+    other = await story.hold("run-2")
+    assert await deadline(other, "3", NOW + 2 * HOUR) == NOW + 2 * HOUR
+
+
+async def test_a_wait_ends_once(story: Story) -> None:
+    """When a wait has ended is written down the first time, for that attempt and step only."""
+    episode = await _raise(story)
+    holding = await story.hold()
+    async with story.ledger.writing() as session:
+        for step in ("3", "6"):
+            await wait_begun(session, holding, step, NOW + HOUR)
+    for _ in range(2):
+        story.later(MINUTE)
+        async with story.ledger.writing() as session:
+            await wait_ended(session, holding, "3", story.now)
+    async with story.ledger.reading() as session:
+        waits = (await session.scalars(select(Wait).order_by(Wait.step))).all()
+    assert [(each.attempt, each.step, each.episode_id, each.deadline, each.ended) for each in waits] == [
+        (holding.attempt, "3", episode, NOW + HOUR, NOW + MINUTE),
+        (holding.attempt, "6", episode, NOW + HOUR, None),
+    ]
 
 
 async def test_a_change_is_noted_before_it_is_made(story: Story) -> None:
@@ -373,7 +514,7 @@ async def test_a_relapse_that_went_away_does_not_begin_the_page_anew(story: Stor
 async def test_a_run_that_waited_for_days(story: Story) -> None:
     """A run that ends long after its alarm was cleared still ends this alarm, and does not make another one of it."""
     await _raise(story)
-    await story.hold()
+    await _let_go(story, await story.hold())
     await story.see(told("cleared", serial="node-1"))
     story.later(100 * HOUR)
     await story.end(await story.hold(), part("node-1", Outcome.CLEARED, "node-1"), outcome=Outcome.CLEARED)

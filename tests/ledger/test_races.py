@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import URL, select
 
 from tasks.ledger.database import Ledger, open_ledger
-from tasks.ledger.episodes import Asking, Held, Holding, claim
+from tasks.ledger.episodes import Asking, Held, Holding, claim, let_go
 from tasks.ledger.observing import Seen, Sighting, observe
 from tasks.ledger.receiving import Rejected, first_time, heard, reject, rejections
 from tasks.ledger.starting import started
@@ -96,6 +96,23 @@ async def test_twenty_runs_want_one_episode(url: URL) -> None:
     assert episode.token == 1
     assert [each for each in got if isinstance(each, Holding)] == [Holding(episode.id, 1, [], {}, [])]
     assert [each for each in got if isinstance(each, Held)] == [Held(episode.id, episode.link)] * 19
+
+
+async def test_one_run_is_begun_anew_twenty_times(url: URL) -> None:
+    """Of twenty processes in which one run comes back from its wait at once one goes on, the others are told so."""
+
+    async def come_back(ledger: Ledger) -> Holding | Held:
+        async with ledger.writing() as session:
+            return await claim(session, "id-of-alpha", "alpha", ECS_KEYS, Asking("run-1", "link-1", True), NOW)
+
+    async with open_ledger(url) as one, open_ledger(url) as other:
+        holding = await Story(one).hold()
+        async with one.writing() as session:
+            await let_go(session, holding)
+        got = await asyncio.gather(*(come_back((one, other)[n % 2]) for n in range(20)))
+    back = [each for each in got if isinstance(each, Holding)]
+    assert [(each, each.attempt) for each in back] == [(Holding(holding.episode, 2, [], {}, []), holding.attempt)]
+    assert [each for each in got if isinstance(each, Held)] == [Held(holding.episode, "link-1", own=True)] * 19
 
 
 async def test_two_dispatchers_start_one_number(url: URL) -> None:

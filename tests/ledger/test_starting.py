@@ -6,9 +6,20 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import update
 
-from tasks.ledger.episodes import LEASE, Holding, renew
-from tasks.ledger.starting import SETTLING, give_up, start_again, started, suspects, to_start, to_wake, woken
-from tasks.ledger.tables import NEVER, Episode
+from tasks.ledger.episodes import LEASE, Held, Holding, let_go, renew, wait_begun, wait_ended
+from tasks.ledger.starting import (
+    LATE,
+    SETTLING,
+    give_up,
+    overdue,
+    start_again,
+    started,
+    suspects,
+    to_start,
+    to_wake,
+    woken,
+)
+from tasks.ledger.tables import Episode
 from tasks.models import Outcome
 from tests.ledger.conftest import HOUR, MINUTE, NOW, SECOND, Story, a_cluster, part, told
 
@@ -33,6 +44,21 @@ async def _started(story: Story, episode: str, n: int = 1, run: str = "run-1") -
 async def _suspects(story: Story) -> list[str]:
     async with story.ledger.reading() as session:
         return [each.id for each in await suspects(session, story.now)]
+
+
+async def _wait(story: Story, holding: Holding) -> None:
+    async with story.ledger.writing() as session:
+        await let_go(session, holding)
+
+
+async def _to_wake(story: Story) -> list[Episode]:
+    async with story.ledger.reading() as session:
+        return await to_wake(session, story.now)
+
+
+async def _woken(story: Story, seen: Episode) -> None:
+    async with story.ledger.writing() as session:
+        await woken(session, seen)
 
 
 async def _again(story: Story, seen: Episode, *, same_run: bool = True) -> bool:
@@ -87,24 +113,81 @@ async def test_a_run_that_was_quicker_than_its_dispatcher(story: Story) -> None:
 
 
 async def test_who_is_woken(story: Story) -> None:
-    """Held episodes for which a clear came are to be woken, once."""
+    """An episode whose run waits is to be woken once a clear has come, until that was passed on."""
     episode = await _raise(story)
     holding = await story.hold()
-
-    async def found() -> list[str]:
-        async with story.ledger.reading() as session:
-            return [each.id for each in await to_wake(session)]
-
-    assert await found() == []
+    await _wait(story, holding)
+    assert await _to_wake(story) == []
     await story.see(told("cleared", serial="s-1"))
-    assert await found() == [episode]
-    async with story.ledger.writing() as session:
-        await woken(session, episode)
-    assert await found() == []
+    (seen,) = await _to_wake(story)
+    assert (seen.id, seen.holder) == (episode, "run-1")
+    await _woken(story, seen)
+    assert await _to_wake(story) == []
     await _put(story, wake=True)
     await story.end(holding, part("node-1", Outcome.CLEARED, "s-1"), outcome=Outcome.CLEARED)
-    assert await found() == []
+    assert await _to_wake(story) == []
     assert not (await story.episode()).wake
+
+
+async def test_who_is_at_work_is_not_woken(story: Story) -> None:
+    """A run at work looks itself, so it is to be woken only once it waits, or has died before it did."""
+    episode = await _raise(story)
+    holding = await story.hold()
+    await story.see(told("cleared", serial="s-1"))
+    story.later(LEASE)
+    assert await _to_wake(story) == []
+    story.later(SECOND)
+    assert [each.id for each in await _to_wake(story)] == [episode]
+    async with story.ledger.writing() as session:
+        await renew(session, holding, story.now)
+    assert await _to_wake(story) == []
+    await _wait(story, holding)
+    assert [each.id for each in await _to_wake(story)] == [episode]
+
+
+async def test_a_clear_after_the_wake_stays(story: Story) -> None:
+    """A clear that came after the run was at work again is not lost when an older one has been passed on."""
+    await _raise(story)
+    await _wait(story, await story.hold())
+    await story.see(told("cleared", serial="s-1"))
+    (seen,) = await _to_wake(story)
+    again = await story.hold()
+    assert not (await story.episode()).wake
+    await story.see(told("raised", "node-2", "s-2", story.now), told("cleared", "node-2", "s-2"))
+    await _woken(story, seen)
+    await _wait(story, again)
+    assert [(each.id, each.token) for each in await _to_wake(story)] == [(seen.id, 2)]
+
+
+async def test_how_long_a_wait_is_overdue(story: Story) -> None:
+    """The oldest wait whose run still waits tells how long it is overdue; before its time, or once ended, none is."""
+    await _raise(story)
+    holding = await story.hold()
+
+    async def since() -> timedelta:
+        async with story.ledger.reading() as session:
+            return await overdue(session, story.now)
+
+    found = [await since()]
+    async with story.ledger.writing() as session:
+        await wait_begun(session, holding, "2", NOW)  # its run is at work, and looks when it is through
+    story.later(SECOND)
+    found.append(await since())
+    async with story.ledger.writing() as session:
+        await wait_ended(session, holding, "2", story.now)
+        await wait_begun(session, holding, "3", NOW + MINUTE)
+        await wait_begun(session, holding, "6", NOW + HOUR)
+    await _wait(story, holding)
+    for moment in (NOW + MINUTE, NOW + MINUTE + SECOND, NOW + 3 * HOUR):
+        story.now = moment
+        found.append(await since())
+    async with story.ledger.writing() as session:
+        await wait_ended(session, holding, "3", story.now)
+    found.append(await since())
+    await story.hold()
+    found.append(await since())
+    none = timedelta(0)
+    assert found == [none, none, none, SECOND, 3 * HOUR - MINUTE, 2 * HOUR, none]
 
 
 async def test_a_run_that_never_began_is_suspect(story: Story) -> None:
@@ -121,25 +204,57 @@ async def test_a_run_that_never_began_is_suspect(story: Story) -> None:
 
 
 async def test_a_lost_lease_is_suspect(story: Story) -> None:
-    """A holder is suspect half a minute after its lease has ended, unless it waits or is settled."""
+    """A holder is suspect some seconds after its lease has ended, in which it may renew it, and not once settled."""
     episode = await _raise(story)
     holding = await story.hold()
-    story.later(LEASE + SETTLING)
+    story.later(LEASE + LATE)
     assert await _suspects(story) == []
     story.later(SECOND)
     assert await _suspects(story) == [episode]
-    await _put(story, state="waiting", lease=NEVER)
-    assert await _suspects(story) == []
-    await _put(story, state="running", lease=NOW)
     await story.end(holding, part("node-1", Outcome.END, "s-1"))
     assert await _suspects(story) == []
 
 
+async def test_who_waits_is_looked_at(story: Story) -> None:
+    """An episode whose run waits is suspect from the first moment, for a run that died waiting has no lease to end."""
+    episode = await _raise(story)
+    holding = await story.hold()
+    assert await _suspects(story) == []
+    await _wait(story, holding)
+    assert await _suspects(story) == [episode]
+    await story.hold()
+    assert await _suspects(story) == []
+
+
 async def test_the_same_run_again(story: Story) -> None:
-    """A dead run that is scheduled anew keeps its number, counts once more, and gets the episode under a new token."""
+    """A dead run that is scheduled anew keeps its number and episode, counts once more, and comes back as it was."""
     episode = await _raise(story)
     await _started(story, episode)
     old = await story.hold()
+    story.later(HOUR)
+    assert await _again(story, await story.episode())
+    row = await story.episode()
+    assert (row.state, row.n, row.run, row.runs, row.holder, row.lease, row.raised) == (
+        "waiting",
+        1,
+        "run-1",
+        2,
+        "run-1",
+        None,
+        NOW + HOUR,
+    )
+    assert await _to_start(story) == []
+    assert await story.take("run-2", automated=False) == Held(episode, "https://prefect/run-1")
+    again = await story.hold()
+    assert (again, again.attempt) == (Holding(episode, 2, ["node-1"], {}, []), old.attempt)
+    async with story.ledger.writing() as session:
+        assert not await renew(session, old, story.now)
+
+
+async def test_a_run_that_never_began_again(story: Story) -> None:
+    """A dead run that never held its episode is scheduled anew, and the episode is free until it takes it."""
+    episode = await _raise(story)
+    await _started(story, episode)
     story.later(HOUR)
     assert await _again(story, await story.episode())
     row = await story.episode()
@@ -152,10 +267,7 @@ async def test_the_same_run_again(story: Story) -> None:
         None,
         NOW + HOUR,
     )
-    assert await _to_start(story) == []
-    async with story.ledger.writing() as session:
-        assert not await renew(session, old, story.now)
-    assert await story.hold() == Holding(episode, 2, ["node-1"], {}, [])
+    assert await story.take("run-2", automated=False) == Holding(episode, 1, ["node-1"])
 
 
 async def test_a_person_s_run_again(story: Story) -> None:
@@ -165,15 +277,18 @@ async def test_a_person_s_run_again(story: Story) -> None:
     story.later(HOUR)
     assert await _again(story, await story.episode())
     row = await story.episode()
-    assert (row.state, row.n, row.run, row.runs, row.holder) == ("raised", 1, "by-hand", 1, None)
+    assert (row.state, row.n, row.run, row.runs, row.holder) == ("waiting", 1, "by-hand", 1, "by-hand")
     assert await _to_start(story) == []
 
 
-async def test_another_run(story: Story) -> None:
-    """An episode whose run is gone from Prefect needs the next number, and its runs are counted on."""
+@pytest.mark.parametrize("waited", [False, True])
+async def test_another_run(story: Story, waited: bool) -> None:
+    """An episode whose run is gone from Prefect, waiting or not, needs the next number, and its runs are counted on."""
     episode = await _raise(story)
     await _started(story, episode)
-    await story.hold()
+    holding = await story.hold()
+    if waited:
+        await _wait(story, holding)
     story.later(HOUR)
     assert await _again(story, await story.episode(), same_run=False)
     row = await story.episode()
@@ -182,6 +297,7 @@ async def test_another_run(story: Story) -> None:
     assert not await _started(story, episode, 1)
     assert await _started(story, episode, 2, "run-2")
     assert (await story.episode()).runs == 2
+    assert (await story.hold("run-2")).attempt != holding.attempt
 
 
 async def test_giving_up(story: Story) -> None:
@@ -250,6 +366,11 @@ async def _renewed(story: Story) -> None:
         await renew(session, Holding(row.id, row.token), story.now)
 
 
+async def _waits_now(story: Story) -> None:
+    row = await story.episode()
+    await _wait(story, Holding(row.id, row.token))
+
+
 async def _dispatched(story: Story) -> None:
     await _started(story, (await story.episode()).id, run="run-2")
 
@@ -262,7 +383,7 @@ async def _closed(story: Story) -> None:
     await _give_up(story, await story.episode(), Outcome.CANCELLED)
 
 
-@pytest.mark.parametrize("change", [_taken_up, _renewed, _dispatched, _started_again, _closed])
+@pytest.mark.parametrize("change", [_taken_up, _renewed, _waits_now, _dispatched, _started_again, _closed])
 async def test_only_what_is_as_it_was_seen(story: Story, change: Callable[[Story], Awaitable[None]]) -> None:
     """An episode that anybody has touched since it was looked at is neither started again nor given up."""
     await _raise(story)

@@ -1,10 +1,10 @@
-"""One acting run per cluster: the claim is an episode's lease in the ledger, and each change asks for it again."""
+"""One acting run per cluster: the claim is an episode's lease in the ledger, and each intent asks for it again."""
 
 import asyncio
+import itertools
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,22 @@ import pytest
 from sqlalchemy import select, update
 
 from tasks import waits
-from tasks.claims import TRIES, broke_off, claimed, may_act, settled
+from tasks.claims import TRIES, broke_off, holds, noted, settled
 from tasks.errors import LedgerUnavailable, Refused
+from tasks.gates import intend
+from tasks.intents import seen_to_its_end
 from tasks.ledger.database import open_ledger, unchecked_ledger, upgrade_schema
-from tasks.ledger.episodes import LEASE, Asking, Held, Holding, Part, claim
+from tasks.ledger.episodes import LEASE, Held, Holding, Part, claim, let_go
 from tasks.ledger.observing import Sighting, observe
-from tasks.ledger.tables import Cluster, Episode
+from tasks.ledger.receiving import SILENT, intake_started
+from tasks.ledger.starting import MOST_RUNS
+from tasks.ledger.tables import Cluster, Episode, Intent
 from tasks.models import Alarm, Case, Observation, Outcome
 from tests.conftest import order
+from tests.tasks.acting import PROD, a_block, a_case, asking, holding
 
 pytestmark = pytest.mark.anyio
-PROD = "uuid-of-prod-1"
+_targets = itertools.count(1)
 PART = Part(Alarm(alarm_id="12110", location="HostName=node-1", serial="17"), Outcome.END, "1 2n 3y END")
 HOLDER = """
 import asyncio
@@ -41,24 +46,6 @@ async def hold():
 
 asyncio.run(hold())
 """
-
-
-def a_case(run: str, **more: Any) -> Case:
-    """What a run is about."""
-    return Case.model_validate({"cluster": "prod-1", "alarm_id": "12110", "dry_run": False, "run": run, **more})
-
-
-def asking(run: str, *, automated: bool = True, episode: str = "") -> Asking:
-    """A run that an alarm started, unless told otherwise."""
-    return Asking(f"run-{run}", f"the run {run}", automated, episode)
-
-
-def holding(
-    run: str, cluster_id: str = PROD, *, automated: bool = True, renew_every: float = 10, **about: Any
-) -> AbstractAsyncContextManager[Any]:
-    """The claim of this run."""
-    case = a_case(f"run-{run}", **about)
-    return claimed(case, asking(run, automated=automated), cluster_id=cluster_id, renew_every=renew_every)
 
 
 async def episodes() -> list[Episode]:
@@ -99,12 +86,20 @@ async def raised(**told: Any) -> str:
     return found.episode
 
 
+async def an_intake(*, silent: timedelta = timedelta(0)) -> None:
+    """An intake is at work, or was so long ago."""
+    async with open_ledger() as ledger, ledger.writing() as session:
+        await intake_started(session, "an intake", waits.wall() - silent)
+
+
 async def refusal(case: Case) -> str:
-    """Why nothing may be changed; empty where it may."""
+    """Why nothing may be changed; empty where it may, and then a node was bound and seen to be so."""
+    node = f"node-{next(_targets)}"
     try:
-        await may_act(case)
+        await intend(case, a_block(), "rebind", node, "node-1")
     except Refused as error:
         return str(error)
+    await seen_to_its_end(case, "6", node, "bound")
     return ""
 
 
@@ -166,8 +161,33 @@ async def test_an_error_passes_through_the_claim() -> None:
         async with holding("17") as first:
             raise ZeroDivisionError
     assert await refusal(a_case("run-17")) == NO_CLAIM
+    await the_lease_ends()
     async with holding("17") as again:
-        assert again == Holding(first.episode, 2, [], {}, [])
+        assert (again, again.attempt) == (Holding(first.episode, 2, [], {}, []), first.attempt)
+
+
+async def test_a_run_is_at_work_once() -> None:
+    """A second process that begins the run while it is at work is told so and takes nothing from it."""
+    async with holding("17") as first:
+        async with open_ledger() as ledger, ledger.writing() as session:
+            got = await claim(session, PROD, "prod-1", "12110", asking("17"), waits.wall())
+        assert got == Held(first.episode, "the run 17", own=True)
+        assert await refusal(a_case("run-17")) == ""
+
+
+async def test_a_run_that_waits_holds_nothing_here() -> None:
+    """A run that has become a row keeps its episode for itself, without a process, and changes nothing until back."""
+    case = a_case("run-17")
+    async with holding("17") as first:
+        assert holds(case)
+        assert await noted(case, let_go) is False
+    assert not holds(case)
+    assert await refusal(case) == NO_CLAIM
+    async with holding("18", automated=False) as second:
+        assert second == Held(first.episode, "the run 17")
+    async with holding("17") as again:
+        assert (again, again.attempt) == (Holding(first.episode, 2, [], {}, []), first.attempt)
+        assert await refusal(case) == ""
 
 
 @pytest.mark.parametrize(
@@ -197,12 +217,23 @@ async def test_a_dry_run_claims_nothing(runbooks_home: Path) -> None:
             assert (type(first), second) == (Holding, None)
 
 
-async def test_the_first_change_is_noted_before_it_is_made() -> None:
-    """What the last gate lets pass is written down as a change: from then on no other run begins the page anew."""
-    async with holding("17"):
+async def test_a_change_is_noted_before_it_is_made() -> None:
+    """What the gates let pass is an intent on disk before the change is made, and the episode is one that has acted."""
+    async with holding("17") as mine:
         before = (await episode()).acted
-        assert await refusal(a_case("run-17")) == ""
+        await intend(a_case("run-17"), a_block(), "restart", "node-1", "node-1", before="Faulty")
         assert (before, (await episode()).acted) == (False, True)
+        async with open_ledger() as ledger, ledger.reading() as session:
+            (row,) = (await session.scalars(select(Intent))).all()
+    assert (row.attempt, row.step, row.target, row.episode_id, row.cluster_id) == (
+        mine.attempt,
+        "3",
+        "node-1",
+        mine.episode,
+        PROD,
+    )
+    assert (row.before, row.command, row.ended, row.did) == ("Faulty", "", None, "")
+    assert timedelta(0) <= waits.wall() - row.at < timedelta(minutes=1)
 
 
 async def test_a_claim_that_was_taken_over_lets_nothing_pass() -> None:
@@ -255,48 +286,124 @@ async def test_a_run_without_a_claim_settles_nothing() -> None:
         assert ((await episode()).state, (await episode()).outcome) == ("running", "")
 
 
-# Who breaks off, when, with which word; whether it is over, and what the episode is then.
-BROKEN: list[tuple[str, bool, Outcome, tuple[bool, str, str]]] = [
-    ("run-17", False, Outcome.ERROR, (False, "running", "")),
-    ("run-17", True, Outcome.ERROR, (True, "closed", "ERROR")),
-    ("run-17", False, Outcome.CANCELLED, (True, "closed", "CANCELLED")),
-    ("run-17", True, Outcome.CANCELLED, (True, "closed", "CANCELLED")),
-    ("run-99", True, Outcome.ERROR, (True, "running", "")),
+GOES_ON, ENDS = (False, "running", ""), (True, "closed", "ERROR")
+CANCELLED, NOT_ITS_OWN = (True, "closed", "CANCELLED"), (True, "running", "")
+# Whether it changed something, whether it is of a deployment, its word; whether it is over, and what the episode is
+# then: with an intake at work, and without.
+BROKEN: list[tuple[bool, bool, Outcome, tuple[bool, str, str], tuple[bool, str, str]]] = [
+    (False, True, Outcome.ERROR, GOES_ON, ENDS),
+    (True, True, Outcome.ERROR, GOES_ON, ENDS),
+    (False, False, Outcome.ERROR, GOES_ON, ENDS),
+    (True, False, Outcome.ERROR, ENDS, ENDS),
+    (False, True, Outcome.CANCELLED, CANCELLED, CANCELLED),
+    (True, True, Outcome.CANCELLED, CANCELLED, CANCELLED),
+    (False, False, Outcome.CANCELLED, CANCELLED, CANCELLED),
+    (True, False, Outcome.CANCELLED, CANCELLED, CANCELLED),
 ]
 
 
-@pytest.mark.parametrize(("run", "acted", "word", "expected"), BROKEN)
-async def test_a_run_that_broke_off(run: str, acted: bool, word: Outcome, expected: tuple[bool, str, str]) -> None:
-    """Before a change it leaves its episode to the intake; cancelled, or after a change, it ends the episode."""
+async def leaves(
+    run: str, word: Outcome = Outcome.ERROR, *, deployed: bool = True, acted: bool = False
+) -> tuple[bool, str, str]:
+    """Run 17 takes its episode, may change something, and dies; then this run breaks off, and what is left of that."""
     async with holding("17"):
         if acted:
-            await may_act(a_case("run-17"))
-    over = await broke_off(run, word)
+            await intend(a_case("run-17"), a_block(), "restart", "node-1", "node-1")
+    over = await broke_off(run, word, deployed=deployed)
     row = await episode()
-    assert (over, row.state, row.outcome) == expected
+    return over, row.state, row.outcome
 
 
-async def test_a_run_that_took_over_an_episode_and_broke_off_ends_it() -> None:
-    """A run that the intake did not start gets no other run: what it leaves is over, and a person is told."""
+@pytest.mark.parametrize("alive", [True, False])
+@pytest.mark.parametrize(("acted", "deployed", "word", "with_intake", "without"), BROKEN)
+async def test_a_run_that_broke_off(
+    acted: bool,
+    deployed: bool,
+    word: Outcome,
+    with_intake: tuple[bool, str, str],
+    without: tuple[bool, str, str],
+    alive: bool,
+) -> None:
+    """It leaves its episode to an intake that can begin it anew; cancelled, or without an intake, it ends it."""
+    if alive:
+        await an_intake()
+    assert await leaves("run-17", word, deployed=deployed, acted=acted) == (with_intake if alive else without)
+
+
+@pytest.mark.parametrize("alive", [True, False])
+async def test_a_run_without_an_episode_broke_off(alive: bool) -> None:
+    """A run that holds no episode is over, with an intake as without, and leaves that of another run alone."""
+    if alive:
+        await an_intake()
+    assert await leaves("run-99", acted=True) == NOT_ITS_OWN
+
+
+@pytest.mark.parametrize(
+    ("silent", "expected"), [(SILENT - timedelta(seconds=10), GOES_ON), (SILENT, ENDS)], ids=["alive", "silent"]
+)
+async def test_an_intake_that_is_silent_begins_nothing_anew(silent: timedelta, expected: tuple[bool, str, str]) -> None:
+    """An intake that has not said for a minute that it lives is none."""
+    await an_intake(silent=silent)
+    assert await leaves("run-17") == expected
+
+
+@pytest.mark.parametrize(("runs", "expected"), [(MOST_RUNS - 1, GOES_ON), (MOST_RUNS, ENDS)])
+async def test_a_run_that_breaks_off_each_time_is_over(runs: int, expected: tuple[bool, str, str]) -> None:
+    """A run that was begun five times is not begun once more, also with an intake at work: a person is told."""
+    await an_intake()
     await raised()
-    await change(run="run-16")
+    await change(run="run-17", runs=runs)
+    assert await leaves("run-17") == expected
+
+
+@pytest.mark.parametrize(
+    ("alive", "expected"), [(True, (False, "waiting", "")), (False, (True, "closed", "ERROR"))], ids=["intake", "none"]
+)
+async def test_a_run_that_broke_off_while_it_waited(alive: bool, expected: tuple[bool, str, str]) -> None:
+    """A run whose worker cannot begin it anew after a wait is left to the intake, and is over where there is none."""
+    if alive:
+        await an_intake()
+    async with holding("17"):
+        await noted(a_case("run-17"), let_go)
+    over = await broke_off("run-17", Outcome.ERROR, deployed=True)
+    assert (over, (await episode()).state, (await episode()).outcome) == expected
+
+
+@pytest.mark.parametrize("alive", [True, False])
+async def test_a_run_that_took_over_an_episode_and_broke_off(alive: bool) -> None:
+    """A person's run that took the episode of another run and broke off leaves it to the intake, else it ends it."""
+    if alive:
+        await an_intake()
+    await raised()
+    await change(run="run-16", runs=1)
     async with holding("17", automated=False):
         pass
-    assert await broke_off("run-17", Outcome.ERROR)
-    assert ((await episode()).state, (await episode()).outcome) == ("closed", "ERROR")
+    over = await broke_off("run-17", Outcome.ERROR, deployed=False)
+    row = await episode()
+    assert (over, row.state, row.outcome) == (GOES_ON if alive else ENDS)
+
+
+async def test_a_run_that_never_began_and_broke_off() -> None:
+    """A run that was started for an episode and fails before it holds it leaves it to the intake, as it is."""
+    await an_intake()
+    await raised()
+    await change(run="run-17", runs=1)
+    assert not await broke_off("run-17", Outcome.ERROR, deployed=True)
+    assert ((await episode()).state, (await episode()).outcome) == ("raised", "")
 
 
 async def test_a_run_that_breaks_off_leaves_another_one_s_episode_alone() -> None:
     """The run an alarm started fails while a person's run is at work on its episode: that one goes on, and may act."""
     await raised()
+    await an_intake()
     await change(run="run-16", runs=1)
     async with holding("17", automated=False):
-        await may_act(a_case("run-17"))
-        assert await broke_off("run-16", Outcome.ERROR)
-        assert await broke_off("run-16", Outcome.CANCELLED)
-        await may_act(a_case("run-17"))
+        assert await refusal(a_case("run-17")) == ""
+        assert await broke_off("run-16", Outcome.ERROR, deployed=True)
+        assert await broke_off("run-16", Outcome.CANCELLED, deployed=True)
+        assert await refusal(a_case("run-17")) == ""
         await settled(a_case("run-17"), [PART], Outcome.END, "")
-    assert await broke_off("run-17", Outcome.CANCELLED)
+    assert await broke_off("run-17", Outcome.CANCELLED, deployed=False)
     assert ((await episode()).state, (await episode()).outcome) == ("verifying", "END")
 
 
@@ -343,7 +450,7 @@ async def test_without_a_ledger_there_is_no_claim(monkeypatch: pytest.MonkeyPatc
             pytest.fail("it was claimed")
     waits.clock.reset(token)
     assert pauses.taken == list(TRIES)
-    assert await broke_off("run-17", Outcome.ERROR)
+    assert await broke_off("run-17", Outcome.ERROR, deployed=True)
 
 
 async def test_a_ledger_that_goes_away_lets_nothing_pass(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
