@@ -155,7 +155,7 @@ async def _resume(cluster: str | None, reason: str, by: str) -> None:
     removed = cluster is None and _remove_stop_file(out)
     if not (taken or removed):
         out.print(Text(f"{where}: no brake was on{'' if cluster else ', and no stop file is here'}"))
-    _show(out, holds, still="still ")
+    _show(out, holds, head="still stopped:")
 
 
 async def _status(*, as_json: bool) -> None:
@@ -211,14 +211,14 @@ async def _reset(reason: str, by: str) -> None:
         out.print(Text(f"runs that it has refused are over: start the runbook for those that still alarm of {alarmed}"))
     else:
         out.print("the breaker had not tripped")
-    _show(out, holds, still="still ")
+    _show(out, holds, head="still stopped:")
 
 
 async def _holds(session: AsyncSession, ledger: str, names: list[str]) -> Holds:
     return Holds(ledger, names, await brakes(session), await open_breaker(session))
 
 
-def _show(out: Console, holds: Holds, *, still: str = "") -> None:
+def _show(out: Console, holds: Holds, *, head: str = "stopped now:") -> None:
     """What is stopped now, by whom and how that is ended: brakes, breaker, and the stop file of this machine."""
     table = Table("stopped", "since (UTC)", "by", "why", "what ends it")
     for each in holds.brakes:
@@ -230,7 +230,7 @@ def _show(out: Console, holds: Holds, *, still: str = "") -> None:
         table.add_row(*map(Text, ("everything", f"{tripped.since:{MOMENT}}", "the breaker", tripped.why, end)))
     here = stop_file()
     if table.row_count:
-        out.print(f"{still}stopped now:")
+        out.print(head)
         out.print(table)
     if here:
         out.print(Text(f"{here}; `runbooks resume --reason TEXT` removes it"))

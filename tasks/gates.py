@@ -90,6 +90,8 @@ async def intend(case: Case, cluster: Cluster, action: Action, target: str, host
     """
     if case.dry_run:
         return
+    if stopped := stop_file():
+        raise Refused(stopped)
     try:
         async with holding(case) as (session, mine):
             why = await _the_ledger_refuses(session, mine, cluster, action, target, host)

@@ -22,7 +22,7 @@ from tasks.ledger.braking import brakes, open_breaker
 from tasks.ledger.database import Ledger
 from tasks.ledger.episodes import LEASE, close_verified
 from tasks.ledger.receiving import intake_alive, prune
-from tasks.ledger.starting import MOST_RUNS, give_up, overdue, start_again, suspects, through
+from tasks.ledger.starting import MOST_RUNS, give_up, overdue, start_again, suspects, through, traces_of
 from tasks.ledger.tables import Breaker, Episode
 from tasks.models import Outcome
 from tasks.tickets import file_incident, store
@@ -94,7 +94,7 @@ class Reconciler:
             while True:
                 try:
                     await self.reconcile(client)
-                except (PrefectAway, LedgerUnavailable, ConfigurationError) as error:
+                except (PrefectAway, LedgerUnavailable, ConfigurationError, OSError) as error:  # a full disk takes no ticket
                     logger.warning("nothing can be reconciled now: %s", error)
                 await asyncio.sleep(EVERY)
 
@@ -161,7 +161,10 @@ class Reconciler:
             run = runs.get(episode.run or "")
             if run is None or run.state is None or run.state.type is not StateType.RUNNING:
                 continue
-            words = f"{episode.outcome}. Its worker died right after that; the report is among the artifacts"
+            async with self._ledger.reading() as session:
+                traces = await traces_of(session, episode.id)
+            parts = "; ".join(f"{host}: {trace}" for host, trace in traces.items())
+            words = f"{episode.outcome}. {parts}{f'. Ticket {episode.ticket}' if episode.ticket else ''}"
             kind = Failed if episode.outcome == Outcome.ERROR else Completed
             logger.warning("%s is through (%s), and Prefect did not know", run.name, episode.outcome)
             with asking():

@@ -62,6 +62,12 @@ async def through(session: AsyncSession, now: datetime) -> list[Episode]:
     return list((await session.scalars(select(Episode).where(or_(ended, lately)))).all())
 
 
+async def traces_of(session: AsyncSession, episode: str) -> dict[str, str]:
+    """Host name -> the trace that the page has left for it in this episode, the last one of each host."""
+    mine = select(Occurrence).where(Occurrence.episode_id == episode, Occurrence.trace != "")
+    return {each.host: each.trace for each in await session.scalars(mine.order_by(Occurrence.first_seen))}
+
+
 async def start_again(session: AsyncSession, seen: Episode, now: datetime, *, same_run: bool) -> bool:
     """The episode's run is dead: it needs one again. False: it is no longer as it was seen.
 

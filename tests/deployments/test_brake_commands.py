@@ -139,7 +139,7 @@ async def test_one_cluster_is_stopped(fleet: Fleet) -> None:
     assert (once, twice) == (Ended(0, said + alpha + end, ""), Ended(0, said + alpha + alpha + end, ""))
     why = "anna has stopped changes of alpha since YYYY-MM-DD hh:mm UTC (upgrade); `runbooks resume alpha` ends it"
     assert await fleet.gates() == [why, ""]
-    still = "still stopped now:\n" + heads + alpha + alpha + end
+    still = "still stopped:\n" + heads + alpha + alpha + end
     assert await fleet("resume", "beta", "--reason", "over") == Ended(0, f"beta: no brake was on\n{still}", "")
     all_ = "all clusters: no brake was on, and no stop file is here\n"
     assert await fleet("resume", "--reason", "over") == Ended(0, all_ + still, "")
@@ -355,14 +355,14 @@ async def test_a_breaker_that_tripped_is_shown_and_reset(fleet: Fleet) -> None:
         [
             f"reset: the breaker that tripped at YYYY-MM-DD hh:mm:ss UTC ({WHY})",
             "runs that it has refused are over: start the runbook for those that still alarm of alpha, beta",
-            "still stopped now:",
+            "still stopped:",
         ],
         ROWS[:1],
     )
     assert [bool(why) for why in await fleet.gates()] == [True, False]
     assert rows(fleet.file, "SELECT id, reset_by, reset_reason FROM breakers") == [(id_, "ben", "mended")]
     again = await fleet("breaker", "reset", "--reason", "mended")
-    assert again.out.startswith("the breaker had not tripped\nstill stopped now:\n")
+    assert again.out.startswith("the breaker had not tripped\nstill stopped:\n")
 
 
 async def test_machines_read_what_is_stopped(fleet: Fleet) -> None:

@@ -498,6 +498,24 @@ async def test_a_verified_episode_is_closed(story: Story) -> None:
 
 
 @pytest.mark.server
+@pytest.mark.parametrize(("word", "kind"), [(Outcome.END, "COMPLETED"), (Outcome.ERROR, "FAILED")])
+async def test_a_run_that_died_after_its_last_word_gets_its_state(story: Story, word: Outcome, kind: str) -> None:
+    """A run that settled its episode and then lost its worker gets its state from the ledger, once it is silent."""
+    run = await story.begin(Running())
+    holding = await story.held(run, lease_ended=False)
+    async with story.ledger.writing() as session:
+        alarm = Alarm(alarm_id="12110", serial="4711", location="HostName=node-master1")
+        await settle(session, holding, [Part(alarm, word, f"1 {word}")], word, "T-1", waits.now())
+    assert await story.reconciled() == ("verifying", 1, 1, word)
+    assert await story.state_of(run) == "Running"
+    assert await story.reconciled(ahead=BEGINNING + timedelta(seconds=1)) == ("verifying", 1, 1, word)
+    state = (await story.client.read_flow_run(run.id)).state
+    assert state is not None
+    assert (state.name, state.type, state.message) == (word, kind, f"{word}. node-master1: 1 {word}. Ticket T-1")
+    assert tickets() == []
+
+
+@pytest.mark.server
 async def test_the_intake_is_alive(story: Story) -> None:
     """Each look says that this intake is alive, so that its outages are known afterwards."""
     rows(

@@ -9,12 +9,14 @@ from sqlalchemy import update
 from tasks.ledger.episodes import LEASE, Held, Holding, let_go, renew, wait_begun, wait_ended
 from tasks.ledger.starting import (
     LATE,
+    LATELY,
     SETTLING,
     give_up,
     overdue,
     start_again,
     started,
     suspects,
+    through,
     to_start,
     to_wake,
     woken,
@@ -224,6 +226,42 @@ async def test_who_waits_is_looked_at(story: Story) -> None:
     assert await _suspects(story) == [episode]
     await story.hold()
     assert await _suspects(story) == []
+
+
+async def _through(story: Story) -> list[tuple[str, str | None]]:
+    async with story.ledger.reading() as session:
+        return [(each.outcome, each.run) for each in await through(session, story.now)]
+
+
+@pytest.mark.parametrize("run", ["run-1", "by-hand"])
+async def test_whose_run_is_through(story: Story, run: str) -> None:
+    """An episode whose run came to its end names it while it is verified, and for some minutes after it is closed."""
+    episode = await _raise(story)
+    await _started(story, episode)
+    holding = await story.hold(run, automated=run == "run-1")
+    assert await _through(story) == []
+    await _wait(story, holding)
+    assert await _through(story) == []
+    await story.end(await story.hold(run), part("node-1", Outcome.END, "s-1"))
+    found = [await _through(story)]
+    story.later(HOUR)
+    found.append(await _through(story))
+    await story.close_verified()
+    story.later(LATELY - SECOND)
+    found.append(await _through(story))
+    assert found == [[("END", run)]] * 3
+    story.later(SECOND)
+    assert await _through(story) == []
+
+
+async def test_a_run_that_is_to_be_followed_is_not_through(story: Story) -> None:
+    """An episode that needs another run, for an alarm came too late for the first one, names none that is through."""
+    await _raise(story)
+    holding = await story.hold()
+    story.later(MINUTE)
+    await story.see(told("raised", "node-2", "s-2", story.now))
+    assert await story.end(holding, part("node-1", Outcome.END, "s-1")) == "raised"
+    assert await _through(story) == []
 
 
 async def test_the_same_run_again(story: Story) -> None:

@@ -544,6 +544,20 @@ async def test_backlog_is_not_changed() -> None:
 
 
 @ON_LEDGER
+async def test_the_stop_file(runbooks_home: Path) -> None:
+    """A stop file that appears after the other gates were asked stops the change, and without it the change passes."""
+    async with holding("17") as mine:
+        (runbooks_home / "STOP").write_text("the region is down")
+        why = (
+            f"the stop file {runbooks_home}/STOP is there (the region is down): nothing is changed until it is removed"
+        )
+        assert (await refused(), await intents(mine), await acted(mine)) == ((why, ""), [], False)
+        assert await refused(dry_run=True) == ("", "")
+        (runbooks_home / "STOP").unlink()
+        assert await refused() == ("", "")
+
+
+@ON_LEDGER
 async def test_the_fence() -> None:
     """A run whose episode another run has taken, or that has ended, intends nothing."""
     lost = ("this run has lost its claim on the cluster: another one may be at work", "")
