@@ -15,7 +15,7 @@ from deployments.worker import NOTHING_TO_TEMPLATE, SegmentWorker
 from tasks.errors import StepFailed
 
 PREFECT_YAML = Path(__file__).with_name("prefect.yaml")
-POOL = "mrs-runbooks"
+POOL, ALARMS = "mrs-runbooks", "alarms"
 
 
 @asynccontextmanager
@@ -46,6 +46,7 @@ async def prefect_stack(
                 await client.create_work_pool(
                     WorkPoolCreate(name=POOL, type=SegmentWorker.type, base_job_template=NOTHING_TO_TEMPLATE)
                 )
+                await client.create_work_queue(name=ALARMS, work_pool_name=POOL, priority=1)
         worker = ("-m", "prefect", "worker", "start", "--pool", POOL, "--type", SegmentWorker.type)
         working = await stack.enter_async_context(python_process(worker, folder, "worker", api, grace=grace))
         if forms:

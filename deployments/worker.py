@@ -8,7 +8,12 @@ worker only carries out and drains. Runs whose worker died are found by the inta
 import asyncio
 import logging
 import os
+import signal
 import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -23,7 +28,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import Abort, InfrastructureNotFound, Pause, PrefectHTTPStatusError
 from prefect.flow_engine import run_flow
 from prefect.flows import load_flow_from_entrypoint
@@ -32,6 +37,7 @@ from prefect.workers.base import BaseJobConfiguration, BaseWorker, BaseWorkerRes
 
 LIMIT = 50  # segments at the same time, unless told otherwise
 CANCELLED_EVERY = 2.0
+STOPS = (signal.SIGTERM, signal.SIGINT)
 DRAIN = 600.0  # seconds that segments get to come to a wait or to an end when the worker is told to stop
 NOTHING_TO_TEMPLATE: dict[str, Any] = {
     "job_configuration": {"labels": {}},
@@ -52,8 +58,20 @@ class SegmentResult(BaseWorkerResult):
 @dataclass(eq=False)
 class _Segment:
     run: UUID
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    future: Future[None] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    cancelled: bool = False
+
+
+async def _carried_out(
+    flow: Flow[..., Any], flow_run: FlowRun, worker: asyncio.AbstractEventLoop, ended: asyncio.Event
+) -> None:
+    try:
+        await run_flow(flow, flow_run=flow_run, return_type="state")  # type: ignore[misc]  # it is async
+    except (Pause, Abort):  # it waits, or its state says that it is over
+        pass
+    finally:
+        worker.call_soon_threadsafe(ended.set)
 
 
 class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
@@ -67,6 +85,9 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
     def __init__(self, work_pool_name: str, **options: Any) -> None:
         super().__init__(work_pool_name, **{**options, "limit": options.get("limit") or LIMIT})
         self._segments: set[_Segment] = set()
+        # In a thread of their own: in the main one Prefect takes SIGTERM for a run's own, and breaks it off.
+        self._elsewhere = asyncio.new_event_loop()
+        self._stopping = False
         self._flows: dict[str, Flow[..., Any]] = {}
 
     @classmethod
@@ -86,20 +107,19 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
         if task_status:
             task_status.started(where)
         segment = _Segment(flow_run.id)
+        work = _carried_out(flow, flow_run, asyncio.get_running_loop(), segment.ended)
+        segment.future = asyncio.run_coroutine_threadsafe(work, self._elsewhere)
         self._segments.add(segment)
-        with segment.scope:
-            try:
-                await run_flow(flow, flow_run=flow_run, return_type="state")  # type: ignore[misc]  # it is async
-            except (Pause, Abort):  # it waits, or its state says that it is over
-                pass
-            finally:
-                self._segments.remove(segment)
-                segment.ended.set()
-        if segment.scope.cancelled_caught:
-            state: State[Any] = Cancelled(
-                message="cancelled while it was at work: what it had begun may have been done"
-            )
-            await self.client.set_flow_run_state(flow_run.id, state, force=True)
+        try:
+            await asyncio.wrap_future(segment.future)
+        except asyncio.CancelledError:
+            if not segment.cancelled:
+                raise
+            await segment.ended.wait()
+            words = "cancelled while it was at work: what it had begun may have been done"
+            await self.client.set_flow_run_state(flow_run.id, Cancelled(message=words), force=True)
+        finally:
+            self._segments.remove(segment)
         return SegmentResult(status_code=0, identifier=where)
 
     async def _flow_of(self, flow_run: FlowRun) -> Flow[..., Any]:
@@ -120,7 +140,7 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
         """A person cancels: a segment that runs here is stopped where it is. Prefect's own way is a kill."""
         while True:
             await asyncio.sleep(CANCELLED_EVERY)
-            if not self._segments:
+            if not self._segments or self._client is None:
                 continue
             mine = FlowRunFilter(
                 id=FlowRunFilterId(any_=[segment.run for segment in self._segments]),
@@ -132,8 +152,9 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
                 logger.warning("Prefect does not say which runs are cancelled: %s", error)
                 continue
             for segment in list(self._segments):
-                if segment.run in cancelled:
-                    segment.scope.cancel()
+                if segment.run in cancelled and segment.future:
+                    segment.cancelled = True
+                    segment.future.cancel()
 
     async def kill_infrastructure(
         self, infrastructure_pid: str, configuration: SegmentConfiguration, grace_seconds: int = 30
@@ -141,17 +162,51 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
         """A run that is not at work here has nothing to be killed."""
         raise InfrastructureNotFound(f"{infrastructure_pid} has no segment of this run")
 
-    async def setup(self) -> None:
-        """Watch for runs that are cancelled, too."""
-        await super().setup()
-        self._watching = asyncio.create_task(self._stop_cancelled())
+    async def start(
+        self,
+        run_once: bool = False,
+        with_healthcheck: bool = False,
+        printer: Callable[..., None] = print,
+    ) -> None:
+        """As every worker; told to stop (SIGTERM, Ctrl-C) it takes nothing more and lets its segments come to a wait or
+        an end first, for ten minutes at most. Told once more, it ends at once: the intake begins its runs anew."""
+        loop, told = asyncio.get_running_loop(), asyncio.Event()
 
-    async def teardown(self, *exc_info: Any) -> None:
-        """Take nothing more, and let the segments come to a wait or to an end first."""
-        with anyio.move_on_after(DRAIN, shield=True):
-            if self._segments:
-                logger.info("%d segments are at work: they are waited for", len(self._segments))
-            for segment in list(self._segments):
-                await segment.ended.wait()
-        self._watching.cancel()
-        await super().teardown(*exc_info)
+        def stop() -> None:
+            for each in STOPS:
+                loop.remove_signal_handler(each)
+            self._stopping = True
+            told.set()
+
+        thread = threading.Thread(target=self._elsewhere.run_forever, name="segments", daemon=True)
+        thread.start()
+        for each in STOPS:
+            loop.add_signal_handler(each, stop)  # instead of Prefect's own, which cancels what runs in this process
+        working = asyncio.create_task(super().start(run_once, with_healthcheck, printer))
+        watching = asyncio.create_task(self._stop_cancelled())
+        stopping = asyncio.create_task(told.wait())
+        try:
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if told.is_set():
+                printer(f"Worker {self.name!r} takes nothing more; {len(self._segments)} segments are waited for")
+                await self._drained()
+                working.cancel()
+                await asyncio.gather(working, return_exceptions=True)
+                printer(f"Worker {self.name!r} stopped!")
+            else:
+                await working
+        finally:
+            for task in (working, watching, stopping):
+                task.cancel()
+            self._elsewhere.call_soon_threadsafe(self._elsewhere.stop)
+            thread.join()
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """Take runs, unless the worker is being stopped."""
+        return [] if self._stopping else await super().get_and_submit_flow_runs()
+
+    async def _drained(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN):
+                while self._segments:
+                    await asyncio.wait([asyncio.ensure_future(each.ended.wait()) for each in self._segments])

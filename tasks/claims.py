@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -31,7 +32,8 @@ class _Claim:
     speed: float
 
 
-_claims: dict[str, _Claim] = {}
+# What is held here, by run: a second segment of the same run in this process holds by another fence.
+_claims: ContextVar[Mapping[str, _Claim]] = ContextVar("claims", default={})  # noqa: B039  it is never changed
 
 
 @asynccontextmanager
@@ -66,14 +68,14 @@ async def claimed(
         if isinstance(got, Held):
             yield got
             return
-        _claims[case.run] = _Claim(ledger, got, speed)
+        before = _claims.set({**_claims.get(), case.run: _Claim(ledger, got, speed)})
         renewing = asyncio.create_task(_renew(ledger, got, renew_every))
         try:
             yield got
         finally:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
-            del _claims[case.run]
+            _claims.reset(before)
 
 
 @asynccontextmanager
@@ -84,7 +86,7 @@ async def holding(case: Case) -> AsyncIterator[tuple[AsyncSession, Holding]]:
         Refused: the run holds nothing: it must change nothing.
         LedgerUnavailable: the ledger does not answer.
     """
-    held = _claims.get(case.run)
+    held = _claims.get().get(case.run)
     if held is None:
         raise Refused("this run holds no claim on its cluster")
     async with held.ledger.writing() as session:
@@ -93,7 +95,7 @@ async def holding(case: Case) -> AsyncIterator[tuple[AsyncSession, Holding]]:
 
 def holds(case: Case) -> bool:
     """Whether the run holds its cluster's episode here; a dry run holds none."""
-    return case.run in _claims
+    return case.run in _claims.get()
 
 
 async def noted(case: Case, work: Callable[[AsyncSession, Holding], Awaitable[Got]]) -> Got:
@@ -117,7 +119,7 @@ async def settled(case: Case, parts: Sequence[Part], outcome: Outcome, ticket: s
         parts: how the page ended for each alarm that was followed.
         ticket: the id of the run's ticket, may be empty.
     """
-    held = _claims.get(case.run)
+    held = _claims.get().get(case.run)
     if held is None:
         return
     try:

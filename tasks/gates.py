@@ -13,7 +13,7 @@ from tasks.brakes import stop_file
 from tasks.claims import holding
 from tasks.connections import Connection
 from tasks.errors import ConfigurationError, LedgerUnavailable, Refused, RemoteError
-from tasks.ledger.braking import braked, open_breaker, trip_if_shared
+from tasks.ledger.braking import braked, open_breaker, stops, trip_if_shared
 from tasks.ledger.episodes import Holding, begin_change
 from tasks.ledger.learning import begun_elsewhere, count_intents
 from tasks.ledger.observing import raises_of
@@ -113,7 +113,7 @@ async def intend(case: Case, cluster: Cluster, action: Action, target: str, host
     except LedgerUnavailable as error:
         raise Refused(f"without the ledger nothing is changed: {error}") from error
     if why:  # what the look has written down, a breaker that tripped, stays
-        raise Refused(why, incident=tripped.id if tripped else "")
+        raise Refused(why, incident=tripped.id if tripped and why == stops(tripped) else "")
 
 
 async def _the_ledger_refuses(

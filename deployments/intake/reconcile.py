@@ -94,7 +94,12 @@ class Reconciler:
             while True:
                 try:
                     await self.reconcile(client)
-                except (PrefectAway, LedgerUnavailable, ConfigurationError, OSError) as error:  # a full disk takes no ticket
+                except (
+                    PrefectAway,
+                    LedgerUnavailable,
+                    ConfigurationError,
+                    OSError,
+                ) as error:  # a full disk takes no ticket
                     logger.warning("nothing can be reconciled now: %s", error)
                 await asyncio.sleep(EVERY)
 

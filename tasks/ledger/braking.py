@@ -45,7 +45,7 @@ async def braked(session: AsyncSession, cluster: str) -> str:
             end = f"runbooks resume {each.cluster}".strip()
             return f"{each.by} has stopped {where} since {since} ({each.reason}); `{end}` ends it"
     tripped = await open_breaker(session)
-    return _stops(tripped) if tripped else ""
+    return stops(tripped) if tripped else ""
 
 
 async def open_breaker(session: AsyncSession) -> Breaker | None:
@@ -73,7 +73,9 @@ async def trip_if_shared(session: AsyncSession, cluster_id: str, now: datetime, 
     last = await session.scalar(select(func.max(Breaker.reset)))
     since = max(now - TOGETHER / speed, last) if last else now - TOGETHER / speed
     fleet = {row.cluster_id: row for row in await session.scalars(select(Cluster).where(Cluster.gone.is_(None)))}
-    opened = await session.execute(select(Episode.cluster_id, Episode.cluster).where(Episode.opened > since).distinct())
+    opened = await session.execute(
+        select(Episode.cluster_id, Episode.cluster).where(Episode.opened > since, Episode.backlog == "").distinct()
+    )
     alarmed = {id_: name for id_, name in opened if id_ in fleet}
     account = fleet[cluster_id].account if cluster_id in fleet else ""  # its own alarm may be older
     sharing = {id_: name for id_, name in alarmed.items() if account and fleet[id_].account == account}
@@ -94,10 +96,11 @@ async def trip_if_shared(session: AsyncSession, cluster_id: str, now: datetime, 
         clusters="\n".join(sorted(alarmed.values())),
     )
     session.add(tripped)
-    return _stops(tripped)
+    return stops(tripped)
 
 
-def _stops(tripped: Breaker) -> str:
+def stops(tripped: Breaker) -> str:
+    """Why nothing is changed while this breaker is open."""
     return (
         f"the breaker has tripped ({tripped.why}); see its incident ticket, `runbooks breaker reset` lets changes go on"
     )

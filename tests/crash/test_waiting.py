@@ -1,6 +1,7 @@
 """A run that waits is a row, under our worker and under any other, and a person can do with it what Prefect offers."""
 
 import asyncio
+import signal
 import subprocess
 import sys
 
@@ -95,6 +96,26 @@ async def test_a_run_at_work_can_be_cancelled(standing: Stand, cell: Cell) -> No
 
     ended = await cell.run("unbound+metadata-down", seed=720, speed=SLOW, meanwhile=meanwhile)
     assert (ended.outcome, ended.tickets) == ("Cancelled", 1)
+
+
+async def test_a_worker_that_is_told_to_stop_comes_to_a_wait_first(standing: Stand, cell: Cell) -> None:
+    """SIGTERM in the middle of a bind: the segment comes to its wait, the worker ends with 0, and another goes on."""
+    codes: list[int | None] = []
+
+    async def meanwhile(run: FlowRun, region: Region) -> None:
+        async def has_bound() -> bool:
+            return bool(region.log)
+
+        await until(has_bound)
+        process = cell.worker.process
+        assert process
+        cell.worker.signal(signal.SIGTERM)
+        codes.append(await process.wait())
+        found = await standing.client.read_flow_run(run.id)
+        assert (found.state and found.state.name, len(region.log)) == ("AwaitingRetry", 3)
+
+    ended = await cell.run("unbound", seed=740, speed=SLOW, meanwhile=meanwhile)
+    assert (ended.trace, ended.tickets, codes) == ("1 2y 4 5n 6y END", 0, [0])
 
 
 async def test_a_plain_worker_carries_it_out_too(standing: Stand) -> None:

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prefect.logging import disable_run_logger
 
-from tasks.ledger.episodes import Holding, Part
-from tasks.ledger.tables import Occurrence
+from tasks.ledger.episodes import HandedOver, Holding, Part
 from tasks.models import NOT_LISTED, Alarm, Answer, Case, Deed, Outcome
 from tasks.trail import NEEDS_A_PERSON, NO_HOST, WHOLE_CLUSTER, WORST_FIRST, End, Trail
 
@@ -222,19 +221,9 @@ def test_runs_about_the_same_alarms_have_one_subject(alarms: list[Alarm], subjec
         assert trail.subject == subject
 
 
-def handed(host: str, serial: str, ended: str = "ESCALATE") -> Occurrence:
+def handed(host: str, serial: str, ended: str = "ESCALATE") -> HandedOver:
     """An active alarm for which the page ended before."""
-    return Occurrence(
-        id=serial,
-        cluster_id="uuid",
-        alarm_id="12110",
-        host=host,
-        serial=serial,
-        first_seen=AT,
-        last_seen=AT,
-        ended=ended,
-        trace=f"1 2y 4 5y 7 {ended}",
-    )
+    return HandedOver(host=host, serial=serial, occurred=None, ended=ended)
 
 
 def test_what_a_person_has_already_is_left_alone() -> None:
