@@ -17,7 +17,7 @@ from pathlib import Path
 from deployments.ending import run_until_ended
 from deployments.scenarios import SCENARIOS
 from tests.crash.processes import stand
-from tests.crash.stand import Cell, Ended, Stand
+from tests.crash.stand import LEASE, Cell, Ended, Stand
 from tests.crash.wires import Point
 from tests.flows.test_conformance import is_legal
 
@@ -100,10 +100,10 @@ async def try_all(
     return found
 
 
-async def matrix(folder: Path, many: int, cells: int, only: Sequence[str] = ()) -> list[Judged]:
+async def matrix(folder: Path, many: int, cells: int, only: Sequence[str] = (), lease: float = LEASE) -> list[Judged]:
     """Count the messages of each scenario, then kill the worker at as many of them."""
     seeds = itertools.count(1)
-    async with stand(folder) as made, _cells(made, cells) as there:
+    async with stand(folder, lease) as made, _cells(made, cells) as there:
         say("counting the messages of each scenario ...")
         counted = await try_all(there, [(name, None) for name in only or SCENARIOS], seeds)
         whole = [(each.scenario, point) for each in counted for point in points(each.ended.counts)]
@@ -131,13 +131,16 @@ def main() -> int:
     parser.add_argument("--points", type=int, default=10_000, help="how many, spread evenly; all unless told")
     parser.add_argument("--cells", type=int, default=CELLS, help="workers at the same time")
     parser.add_argument("--scenario", action="append", default=[], choices=list(SCENARIOS), help="only this")
+    parser.add_argument(
+        "--lease", type=float, default=LEASE, help=f"of runs, in seconds; {LEASE:g} unless told, 30 is usual"
+    )
     parser.add_argument("--keep", type=Path, help="a folder for logs and tickets, which stays")
     parser.add_argument("--json", type=Path, help="write what was found to this file")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="runbooks-crash-") as temporary:
         folder = chosen.keep or Path(temporary)
         folder.mkdir(exist_ok=True)
-        found = run_until_ended(matrix(folder, chosen.points, chosen.cells, chosen.scenario))
+        found = run_until_ended(matrix(folder, chosen.points, chosen.cells, chosen.scenario, chosen.lease))
     wrong = [each for each in found if each.wrong]
     killed = [each for each in found if each.ended.where]
     resumed = sorted(each.ended.resumed for each in killed) or [0.0]

@@ -23,15 +23,19 @@ from tasks.blocks import Cluster
 from tasks.errors import LedgerUnavailable
 from tasks.ledger.database import DRIVERS, open_ledger, unchecked_ledger, upgrade_schema
 from tests.bench.servers import programs
-from tests.crash.stand import Kept, Stand
+from tests.crash.stand import LEASE, Kept, Stand
 from tests.crash.wires import LOOPBACK
 
 UP_WITHIN = 120.0
 
 
 @asynccontextmanager
-async def stand(folder: Path) -> AsyncIterator[Stand]:
-    """Prefect on PostgreSQL, a ledger there, an intake; logs and tickets are in the folder."""
+async def stand(folder: Path, lease: float = LEASE) -> AsyncIterator[Stand]:
+    """Prefect on PostgreSQL, a ledger there, an intake; logs and tickets are in the folder.
+
+    Args:
+        lease: of the runs, in seconds.
+    """
     async with _postgresql(folder) as (database, address):
         for name in ("prefect", "ledger"):
             async with unchecked_ledger(address) as server, server.engine.connect() as connection:
@@ -52,7 +56,7 @@ async def stand(folder: Path) -> AsyncIterator[Stand]:
                         if await process.wait():
                             raise RuntimeError(f"the deployments were not made: {last_words(folder, 'deploy')}")
                     deployment = (await client.read_deployment_by_name("alm-12110/from-alarms")).id
-                    made = Stand(client, api, ledger, ledger_url, deployment, folder, free_port())
+                    made = Stand(client, api, ledger, ledger_url, deployment, folder, free_port(), lease)
                     async with _intake(made) as intake:
                         made.processes |= {"postgresql": database, "prefect": server_, "intake": intake}
                         yield made

@@ -234,6 +234,7 @@ class Stand:
     deployment: UUID
     home: Path
     syslog: int
+    lease: float = LEASE
     processes: dict[str, Kept] = field(default_factory=dict)
 
     def environment(self, api: str, ledger_port: int, home: str) -> dict[str, str]:
@@ -249,7 +250,7 @@ class Stand:
             "DO_NOT_TRACK": "1",
             "RUNBOOKS_HOME": str(self.home),
             "RUNBOOKS_LEDGER_URL": url.render_as_string(hide_password=False),
-            "RUNBOOKS_LEASE_SECONDS": str(LEASE),
+            "RUNBOOKS_LEASE_SECONDS": str(self.lease),
             "RUNBOOKS_BREAKER": "off",
             "RUNBOOKS_READ_RETRY_DELAYS": "0.2,0.5,1,2",
         }

@@ -64,7 +64,7 @@ class Fleet:
             clusters = [a_cluster(name) for name in names]
             await connect(ledger, *clusters)
             for cluster in clusters:
-                await seen(ledger, cluster, told())
+                await seen(ledger, cluster, told(occurred=None))  # now
             async with ledger.writing() as session:
                 assert await trip_if_shared(session, clusters[0].cluster_id, waits.wall(), 1)
         [(id_,)] = rows(self.file, "SELECT id FROM breakers WHERE reset IS NULL")

@@ -66,7 +66,7 @@ class Looks:
         clusters = [a_cluster(name) for name in names]
         await connect(self.ledger, *clusters)
         for cluster in clusters:
-            await seen(self.ledger, cluster, told())
+            await seen(self.ledger, cluster, told(occurred=None))  # now
         async with self.ledger.writing() as session:
             assert await trip_if_shared(session, clusters[0].cluster_id, waits.wall(), 1)
         async with self.ledger.reading() as session:
