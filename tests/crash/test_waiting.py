@@ -4,11 +4,13 @@ import asyncio
 import signal
 import subprocess
 import sys
+from uuid import UUID
 
 import pytest
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.states import Cancelling
+from prefect.flow_runs import resume_flow_run, suspend_flow_run
+from prefect.states import Cancelling, Scheduled
 from sqlalchemy import select
 
 from deployments.emulator.region import Region
@@ -96,6 +98,39 @@ async def test_a_run_at_work_can_be_cancelled(standing: Stand, cell: Cell) -> No
 
     ended = await cell.run("unbound+metadata-down", seed=720, speed=SLOW, meanwhile=meanwhile)
     assert (ended.outcome, ended.tickets) == ("Cancelled", 1)
+
+
+async def test_a_run_suspended_at_work_goes_on_where_it_was(standing: Stand, cell: Cell) -> None:
+    """Suspended in the UI in the middle of a bind and resumed, the run changes nothing twice and comes to its end."""
+
+    async def meanwhile(run: FlowRun, region: Region) -> None:
+        async def has_bound() -> bool:
+            return bool(region.log)
+
+        async def let_go() -> bool:
+            lease = (await episode_of(standing, region)).lease
+            return lease is None or lease < waits.wall()
+
+        await until(has_bound)
+        await suspend_flow_run(flow_run_id=run.id, timeout=3600)  # type: ignore[misc]  # as in all of Prefect's
+        await until(let_go)
+        await resume_flow_run(run.id)  # type: ignore[misc]
+
+    ended = await cell.run("unbound", seed=750, speed=SLOW, meanwhile=meanwhile)
+    assert (ended.trace, len(ended.changes), ended.tickets) == ("1 2y 4 5n 6y END", 3, 0)
+
+
+async def test_a_run_that_is_retried_after_its_end_begins_nothing_anew(standing: Stand, cell: Cell) -> None:
+    """Retried in the UI after its end, a run of an alarm's finds its episode done and joins it; nothing is changed."""
+    ended = await cell.run("crashed", seed=760)
+    assert ended.trace == "1 2n 3y END"
+    await standing.client.set_flow_run_state(UUID(ended.run), Scheduled(), force=True)
+
+    async def joined() -> bool:
+        found = await standing.client.read_flow_run(UUID(ended.run))
+        return found.state is not None and found.state.name == "JOINED"
+
+    await until(joined)
 
 
 async def test_a_worker_that_is_told_to_stop_comes_to_a_wait_first(standing: Stand, cell: Cell) -> None:
