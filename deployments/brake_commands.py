@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from deployments.ending import run_until_ended
 from deployments.terminal import console, say
-from tasks import waits
+from tasks import timing
 from tasks.brakes import NAME, stop_file
 from tasks.errors import ConfigurationError, LedgerUnavailable, RunbookError, UnknownCluster
 from tasks.home import home
@@ -137,7 +137,7 @@ async def _braked(cluster: str | None, reason: str, by: str) -> Holds:
         if cluster is not None and names and cluster not in names:
             what = f"the ledger knows no cluster {cluster!r}, nothing is stopped"
             raise UnknownCluster(f"{what}: name one of {', '.join(names)}, or none to stop everything")
-        await brake(session, cluster or "", reason, by, waits.wall())
+        await brake(session, cluster or "", reason, by, timing.wall())
         return await _holds(session, str(ledger), names)
 
 
@@ -145,7 +145,7 @@ async def _resume(cluster: str | None, reason: str, by: str) -> None:
     out = console()
     try:
         async with open_ledger() as ledger, ledger.writing() as session:
-            taken = await release(session, cluster or "", reason, by, waits.wall())
+            taken = await release(session, cluster or "", reason, by, timing.wall())
             holds = await _holds(session, str(ledger), [])
     except LedgerUnavailable as error:
         raise LedgerUnavailable(f"nothing is resumed: {_words(error)}") from error
@@ -200,7 +200,7 @@ async def _reset(reason: str, by: str) -> None:
     out = console()
     try:
         async with open_ledger() as ledger, ledger.writing() as session:
-            was = await reset_breaker(session, reason, by, waits.wall())
+            was = await reset_breaker(session, reason, by, timing.wall())
             await session.flush()
             holds = await _holds(session, str(ledger), [])
     except LedgerUnavailable as error:
@@ -246,7 +246,7 @@ def _stop_by_file(reason: str, by: str, why: str = "") -> None:
     """
     path = home() / NAME
     try:
-        first = _write(path, f"{by}, {waits.wall():%Y-%m-%d %H:%M} UTC: {reason}\n")
+        first = _write(path, f"{by}, {timing.wall():%Y-%m-%d %H:%M} UTC: {reason}\n")
     except OSError:
         if not stop_file():  # the disk may be full: an empty one stops as well
             raise

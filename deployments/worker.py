@@ -1,7 +1,7 @@
 """A Prefect worker that carries out segments of runs in its own process: `prefect worker start --type mrs-segments`.
 
 A run of a runbook works for seconds and waits for minutes, so a process for each segment would cost more than what it
-does. The flow is imported once, by its module path; nothing is pulled. A wait ends a segment (see `tasks.durable`), the
+does. The flow is imported once, by its module path; nothing is pulled. A wait ends a segment (see `tasks.waits`), the
 worker only carries out and drains. Runs whose worker died are found by the intake, whatever the worker's type.
 """
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks import waits
+from tasks import timing
 from tasks.blocks import Cluster
 from tasks.connections import Connection, connected
 from tasks.errors import DryRun, OutcomeUnknown, Refused, RemoteError, ServerTrouble, StepFailed, Throttled, Unreachable
@@ -82,7 +82,7 @@ async def agency_is_bound(case: Case, alarms: Sequence[Alarm], *, rebound: bool)
         verdict, words = bound(record, agencies := await _agencies(connection, nodes), rebound=rebound)
         if verdict == "y":
             words += f"; {await _in_iam(connection, next(iter(agencies.values())))}"
-    return Answer.model_validate({"host": "", "value": verdict, "seen": words, "at": waits.now()})
+    return Answer.model_validate({"host": "", "value": verdict, "seen": words, "at": timing.now()})
 
 
 async def _agencies(connection: Connection, nodes: Sequence[Node]) -> dict[str, str]:
@@ -110,7 +110,7 @@ async def _unusable(connection: Connection, name: str) -> str:
         return f"IAM has no agency {name!r}"
     if agency.trusts != ECS_TRUST_DOMAIN:
         return f"agency {name!r} trusts {agency.trusts!r}, not ECS ({ECS_TRUST_DOMAIN})"
-    if agency.expires and agency.expires <= waits.now():
+    if agency.expires and agency.expires <= timing.now():
         return f"agency {name!r} expired at {agency.expires:%Y-%m-%d %H:%M}"
     return ""
 
@@ -139,7 +139,7 @@ async def bind_agency(case: Case, alarms: Sequence[Alarm]) -> AsyncIterator[Deed
         if bound_:
             yield await agency_update_ended(case)
     except (RemoteError, StepFailed) as error:
-        yield Deed(host="", did=f"binding stopped ({error}){_in_part(bound_)}", at=waits.now(), ended=Outcome.ERROR)
+        yield Deed(host="", did=f"binding stopped ({error}){_in_part(bound_)}", at=timing.now(), ended=Outcome.ERROR)
 
 
 def _in_part(hosts: Sequence[str]) -> str:
@@ -159,7 +159,7 @@ async def nodes_to_bind(case: Case, alarms: Sequence[Alarm]) -> tuple[Node, ...]
             return await _unbound_nodes(case, connection, alarms)
         except Refused as error:
             return Deed(
-                host="", did=f"not bound: {error}", at=waits.now(), ended=error.outcome, incident=error.incident
+                host="", did=f"not bound: {error}", at=timing.now(), ended=error.outcome, incident=error.incident
             )
 
 
@@ -189,7 +189,7 @@ async def _somebody_s_change(connection: Connection, nodes: Sequence[Node]) -> s
     """
     if connection.cts is None:
         return "the cloud block names no CTS (cts_url), so who changed the agency cannot be seen"
-    now = waits.now()
+    now = timing.now()
     clocks = (now, connection.manager.clock or now)
     servers = [node.server_id for node in nodes]
     try:
@@ -245,11 +245,11 @@ async def _bound(case: Case, connection: Connection, node: Node, alarms: Sequenc
             return await _read_back(connection, node, before.before or agency, f" (begun at {before.at:%H:%M:%S} UTC)")
         return await _bind(case, connection, node, alarms, begun=begun)
     except Refused as error:
-        return Deed(host=host, did=f"not bound: {error}", at=waits.now(), ended=error.outcome, incident=error.incident)
+        return Deed(host=host, did=f"not bound: {error}", at=timing.now(), ended=error.outcome, incident=error.incident)
     except DryRun as error:
         # As in a restart: a client that is dry although the run is not belongs to a cluster in `observe`.
         ended = Outcome.DRY_RUN if case.dry_run else Outcome.REFUSED
-        return Deed(host=host, did=str(error), at=waits.now(), ended=ended)
+        return Deed(host=host, did=str(error), at=timing.now(), ended=ended)
 
 
 async def _bind(case: Case, connection: Connection, node: Node, alarms: Sequence[Alarm], *, begun: bool) -> Deed:
@@ -258,7 +258,7 @@ async def _bind(case: Case, connection: Connection, node: Node, alarms: Sequence
         cluster = await _may_bind(case, connection, alarms, begun=begun)
         now = await ecs.agency(node.server_id)
         if now == cluster.agency:
-            return Deed(host=node.host, did=f"is bound to {now} already", at=waits.now())
+            return Deed(host=node.host, did=f"is bound to {now} already", at=timing.now())
         if now:
             raise StepFailed(f"{node.host} names another agency now, {now!r}, which is never written over")
         if not intended:
@@ -274,21 +274,21 @@ async def _bind(case: Case, connection: Connection, node: Node, alarms: Sequence
             if not tries_left:
                 raise
             asked = error.retry_after if isinstance(error, Throttled) else None
-            await waits.pause(asked or READ_BACK_EVERY)
+            await timing.pause(asked or READ_BACK_EVERY)
     return await _read_back(connection, node, cluster.agency, lost)
 
 
 async def _read_back(connection: Connection, node: Node, agency: str, how: str) -> Deed:
     """Read the node until it names the agency that it was told, or was about to be told; nothing is told again."""
     speed, seen = connection.cluster.speed, ""
-    until = waits.later(READ_BACK_TAKES, since=waits.now(), speed=speed)
-    async for _ in waits.looks(until, every=READ_BACK_EVERY, speed=speed):
+    until = timing.later(READ_BACK_TAKES, since=timing.now(), speed=speed)
+    async for _ in timing.looks(until, every=READ_BACK_EVERY, speed=speed):
         try:
             seen = await connection.ecs.agency(node.server_id)
         except RemoteError as error:
             seen = str(error)
         if seen == agency:
-            return Deed(host=node.host, did=f"bound to {seen}, read back{how}", at=waits.now(), changed=True)
+            return Deed(host=node.host, did=f"bound to {seen}, read back{how}", at=timing.now(), changed=True)
     raise StepFailed(f"{node.host} was to use {agency}{how}; its metadata says {seen or 'none'!r}; never told twice")
 
 
@@ -305,12 +305,12 @@ async def agency_update_ended(case: Case) -> Deed:
     """
     async with connected(case) as connection:
         cluster = connection.cluster
-        until = waits.later(UPDATE_TAKES, since=waits.now(), speed=cluster.speed)
-        async for _ in waits.looks(until, every=READ_BACK_EVERY, speed=cluster.speed):
+        until = timing.later(UPDATE_TAKES, since=timing.now(), speed=cluster.speed)
+        async for _ in timing.looks(until, every=READ_BACK_EVERY, speed=cluster.speed):
             try:
                 if not await connection.mrs.agency_update_running(cluster.cluster_id):
                     done = "every node is bound and MRS reports no update in progress"
-                    return Deed(host="", did=done, at=waits.now())
+                    return Deed(host="", did=done, at=timing.now())
                 seen = "MRS still reports an agency update in progress"
             except (Unreachable, ServerTrouble) as error:
                 seen = str(error)

@@ -6,7 +6,7 @@ from datetime import datetime
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks import durable, waits
+from tasks import timing, waits
 from tasks.connections import Connection, connected
 from tasks.errors import CannotTell, ConfigurationError, NotOffered, RemoteError, ServerTrouble, Unreachable
 from tasks.journal import once
@@ -116,7 +116,7 @@ async def look_at_alarms(case: Case, alarms: Sequence[Alarm], hosts: str) -> tup
 
 
 async def _is_cleared(connection: Connection, alarm: Alarm, active: Alarm | None) -> Answer:
-    at, host = waits.now(), alarm.host
+    at, host = timing.now(), alarm.host
     if active:
         again = "" if active.serial == alarm.serial else f" (raised again: was serial {alarm.serial})"
         return Answer(host=host, value="n", seen=f"{active} is not cleared{again}", at=at)
@@ -157,11 +157,11 @@ async def alarms_clear(
     async with connected(case) as connection:
         cluster = connection.cluster
     wait = cluster.wait_after_restart if step == "3" else cluster.wait_after_rebind
-    deadline = await durable.deadline(case, step, waits.later(wait, since=done_at[step], speed=cluster.speed))
-    last = waits.later(WHILE_UNREACHABLE, since=deadline, speed=cluster.speed)
+    deadline = await waits.deadline(case, step, timing.later(wait, since=done_at[step], speed=cluster.speed))
+    last = timing.later(WHILE_UNREACHABLE, since=deadline, speed=cluster.speed)
     answers: dict[str, Answer] = {}
     for until in (deadline, last):
-        async for moment in durable.looks(case, until, every=LOOK_EVERY, speed=cluster.speed):
+        async for moment in waits.looks(case, until, every=LOOK_EVERY, speed=cluster.speed):
             open_ = [alarm for alarm in alarms if alarm.host not in answers or answers[alarm.host].value in UNSETTLED]
             try:
                 answers |= {answer.host: answer for answer in await look_at_alarms(case, open_, hosts_of(open_))}
@@ -174,7 +174,7 @@ async def alarms_clear(
                 break
         if seen:
             break
-    await durable.ended(case, step)
+    await waits.ended(case, step)
     return list(answers.values())
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tasks import waits
+from tasks import timing
 from tasks.errors import ConfigurationError, LedgerUnavailable, Refused
 from tasks.ledger.database import Ledger, open_ledger
 from tasks.ledger.episodes import LEASE, Asking, Held, Holding, Part, claim, episode_of_run, renew, settle
@@ -62,7 +62,7 @@ async def claimed(
         ledger = await _insisting(lambda: stack.enter_async_context(open_ledger()))
         got = await _insisting(
             lambda: _written(
-                ledger, lambda session: claim(session, cluster_id, case.cluster, case.alarm_id, asking, waits.wall())
+                ledger, lambda session: claim(session, cluster_id, case.cluster, case.alarm_id, asking, timing.wall())
             )
         )
         if isinstance(got, Held):
@@ -127,7 +127,7 @@ async def settled(case: Case, parts: Sequence[Part], outcome: Outcome, ticket: s
             lambda: _written(
                 held.ledger,
                 lambda session: settle(
-                    session, held.holding, parts, outcome, ticket, waits.wall(), speed=held.speed, host=case.host
+                    session, held.holding, parts, outcome, ticket, timing.wall(), speed=held.speed, host=case.host
                 ),
             )
         )
@@ -150,9 +150,9 @@ async def broke_off(run: str, outcome: Outcome, *, deployed: bool) -> bool:
             if episode is None or not (episode.holder == run or (episode.state == "raised" and episode.run == run)):
                 return True  # it has none, or another run has it, or it was settled
             goes_on = (deployed or not episode.acted) and episode.runs < MOST_RUNS
-            if outcome is not Outcome.CANCELLED and goes_on and await intakes_alive(session, waits.wall()):
+            if outcome is not Outcome.CANCELLED and goes_on and await intakes_alive(session, timing.wall()):
                 return False
-            await give_up(session, episode, outcome, waits.wall())
+            await give_up(session, episode, outcome, timing.wall())
     except (LedgerUnavailable, ConfigurationError) as error:
         logger.warning("that run %s broke off is not in the ledger: %s", run, error)
     return True
@@ -163,7 +163,7 @@ async def _renew(ledger: Ledger, holding: Holding, every: float) -> None:
         await asyncio.sleep(every)
         try:
             async with ledger.writing() as session:
-                if not await renew(session, holding, waits.wall()):
+                if not await renew(session, holding, timing.wall()):
                     logger.warning("episode %s is no longer held by this run: it changes nothing more", holding.episode)
                     return
         except LedgerUnavailable as error:
@@ -177,7 +177,7 @@ async def _insisting(work: Callable[[], Awaitable[Got]]) -> Got:
             return await work()
         except LedgerUnavailable as error:
             logger.warning("%s", error)
-            await waits.pause(pause)
+            await timing.pause(pause)
     return await work()
 
 

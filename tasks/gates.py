@@ -7,7 +7,7 @@ from typing import Literal
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tasks import waits
+from tasks import timing
 from tasks.blocks import Cluster, cluster_block
 from tasks.brakes import stop_file
 from tasks.claims import holding
@@ -62,7 +62,7 @@ async def may_change(
         if mode != "auto" and not case.dry_run:
             why = "nothing is changed without a person; do it as described below"
             raise Refused(f"the cluster's mode for a {action} is {mode!r}: {why}")
-        if closed := why_not_now(cluster.windows, cluster.freezes, cluster.time_zone, waits.now()):
+        if closed := why_not_now(cluster.windows, cluster.freezes, cluster.time_zone, timing.now()):
             raise Refused(closed)
         _alarms_can_be_read(alarms)
         await _hosts_are_who_they_seem(connection, alarms)
@@ -96,7 +96,7 @@ async def intend(case: Case, cluster: Cluster, action: Action, target: str, host
         async with holding(case) as (session, mine):
             why = await _the_ledger_refuses(session, mine, cluster, action, target, host)
             tripped = await open_breaker(session) if why else None
-            if not why and not await begin_change(session, mine, waits.wall()):
+            if not why and not await begin_change(session, mine, timing.wall()):
                 why = "this run has lost its claim on the cluster: another one may be at work"
             if not why:
                 session.add(
@@ -106,7 +106,7 @@ async def intend(case: Case, cluster: Cluster, action: Action, target: str, host
                         target=target,
                         episode_id=mine.episode,
                         cluster_id=cluster.cluster_id,
-                        at=waits.wall(),
+                        at=timing.wall(),
                         before=before,
                     )
                 )
@@ -123,7 +123,7 @@ async def _the_ledger_refuses(
     episode = await session.get(Episode, mine.episode)
     if episode is not None and episode.backlog:
         return f"{episode.backlog}: nothing is changed by itself then; do it as described below, or start a run by hand"
-    now, id_, hour = waits.wall(), cluster.cluster_id, HOUR / cluster.speed
+    now, id_, hour = timing.wall(), cluster.cluster_id, HOUR / cluster.speed
     if why := await braked(session, episode.cluster if episode else ""):
         return why
     if os.environ.get(BREAKER) != "off" and (why := await trip_if_shared(session, id_, now, cluster.speed)):

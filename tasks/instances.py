@@ -6,7 +6,7 @@ from datetime import datetime
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks import durable, waits
+from tasks import timing, waits
 from tasks.connections import Connection, connected
 from tasks.errors import (
     CannotTell,
@@ -147,8 +147,8 @@ async def instances_are_normal(case: Case, alarms: Sequence[Alarm]) -> list[Answ
     async with connected(case) as connection:
         speed = connection.cluster.speed
     seen: dict[str, tuple[str, str]] = {}
-    until = await durable.deadline(case, "2", waits.later(TRANSITION_TAKES, since=waits.now(), speed=speed))
-    async for _ in durable.looks(case, until, every=60.0, speed=speed):
+    until = await waits.deadline(case, "2", timing.later(TRANSITION_TAKES, since=timing.now(), speed=speed))
+    async for _ in waits.looks(case, until, every=60.0, speed=speed):
         unsettled = [alarm for alarm in alarms if seen.get(alarm.host, ("wait", ""))[0] == "wait"]
         try:
             seen |= await look_at_instances(case, unsettled, hosts_of(unsettled))
@@ -158,16 +158,16 @@ async def instances_are_normal(case: Case, alarms: Sequence[Alarm]) -> list[Answ
             break  # what is known of the others is not lost with it
         if all(verdict != "wait" for verdict, _ in seen.values()):
             break
-    await durable.ended(case, "2")
+    await waits.ended(case, "2")
     return [
         Answer.model_validate(
-            {"host": host, "value": verdict, "seen": words, "at": waits.now()}
+            {"host": host, "value": verdict, "seen": words, "at": timing.now()}
             if verdict != "wait"
             else {
                 "host": host,
                 "value": Outcome.CANNOT_TELL,
                 "seen": f"{words}, and does not settle",
-                "at": waits.now(),
+                "at": timing.now(),
             }
         )
         for host, (verdict, words) in seen.items()
@@ -187,14 +187,14 @@ async def restart_instances(case: Case, alarms: Sequence[Alarm]) -> AsyncIterato
         if not stopped and restarts >= RESTARTS_PER_RUN:
             stopped = f"this run has restarted {RESTARTS_PER_RUN} instances, which is its budget"
         if stopped:
-            yield Deed(host=alarm.host, did=f"not restarted: {stopped}", at=waits.now(), ended=Outcome.REFUSED)
+            yield Deed(host=alarm.host, did=f"not restarted: {stopped}", at=timing.now(), ended=Outcome.REFUSED)
             continue
         try:
             deed = await restart_instance(case, alarm)
         except StepFailed as error:
-            deed = Deed(host=alarm.host, did=f"the restart failed: {error}", at=waits.now(), ended=Outcome.ERROR)
+            deed = Deed(host=alarm.host, did=f"the restart failed: {error}", at=timing.now(), ended=Outcome.ERROR)
         except RemoteError as error:
-            deed = Deed(host=alarm.host, did=f"not restarted: {error}", at=waits.now(), ended=Outcome.ERROR)
+            deed = Deed(host=alarm.host, did=f"not restarted: {error}", at=timing.now(), ended=Outcome.ERROR)
         restarts += deed.changed
         if deed.ended in (Outcome.ERROR, Outcome.CANNOT_TELL):
             stopped = f"the restart on {alarm.host} did not go as it should"
@@ -219,13 +219,13 @@ async def restart_instance(case: Case, alarm: Alarm) -> Deed:
         try:
             deed = await _restarted(case, connection, alarm)
         except CannotTell as error:  # the intent stays open: nobody else is to restart it meanwhile
-            return Deed(host=host, did=str(error), at=waits.now(), ended=Outcome.CANNOT_TELL)
+            return Deed(host=host, did=str(error), at=timing.now(), ended=Outcome.CANNOT_TELL)
         except (StepFailed, RemoteError) as error:
             await seen_to_its_end(case, "3", host, str(error))
             if not isinstance(error, NotOffered):
                 raise
             why = f"this Manager offers no route to restart it ({error}): restart it by hand as described below"
-            return Deed(host=host, did=why, at=waits.now(), ended=Outcome.REFUSED)
+            return Deed(host=host, did=why, at=timing.now(), ended=Outcome.REFUSED)
         await seen_to_its_end(case, "3", host, deed.did)
         return deed
 
@@ -239,7 +239,7 @@ async def _restarted(case: Case, connection: Connection, alarm: Alarm) -> Deed:
             )
         verdict, words = (await look_at_instances.fn(case, [alarm], host))[host]
         if verdict == "y":
-            return Deed(host=host, did=f"not restarted: it is normal now ({words})", at=waits.now())
+            return Deed(host=host, did=f"not restarted: it is normal now ({words})", at=timing.now())
         if verdict != "n":
             raise Refused(f"no longer clearly abnormal: {words}")
         cluster = await may_change(case, connection, [alarm], "restart")
@@ -250,17 +250,17 @@ async def _restarted(case: Case, connection: Connection, alarm: Alarm) -> Deed:
         return await _restart(case, connection, found[0])
     except Refused as error:
         return Deed(
-            host=host, did=f"not restarted: {error}", at=waits.now(), ended=error.outcome, incident=error.incident
+            host=host, did=f"not restarted: {error}", at=timing.now(), ended=error.outcome, incident=error.incident
         )
     except DryRun as error:
         # A client that is dry although the run is not: the cluster was in `observe` when the run began.
         ended = Outcome.DRY_RUN if case.dry_run else Outcome.REFUSED
-        return Deed(host=host, did=str(error), at=waits.now(), ended=ended)
+        return Deed(host=host, did=str(error), at=timing.now(), ended=ended)
 
 
 async def _restart(case: Case, connection: Connection, instance: Instance) -> Deed:
     """Restart the very instance that was looked at, and follow the restart to its end."""
-    sent = waits.now()
+    sent = timing.now()
     try:
         command = await connection.manager.restart(connection.cluster.meta_service, instance)
         await command_is(case, "3", instance.host, command)
@@ -288,9 +288,9 @@ async def _end_of_restart(
     """
     manager, cluster, host = connection.manager, connection.cluster, before.host
     takes = RESTART_TAKES if sure or command else NO_SIGN
-    until = waits.later(takes, since=waits.now(), speed=cluster.speed)
+    until = timing.later(takes, since=timing.now(), speed=cluster.speed)
     seen = "nothing was seen of it"
-    async for _ in waits.looks(until, every=LOOK_EVERY, speed=cluster.speed):
+    async for _ in timing.looks(until, every=LOOK_EVERY, speed=cluster.speed):
         complete = False
         try:
             if command:
@@ -314,7 +314,7 @@ async def _end_of_restart(
         seen = f"the instance is {after.status!r}, started {after.started}"
         if restarted and after.status.lower() in NORMAL | ABNORMAL:
             did = f"restarted (command {command or 'unknown'}): it is {after.status!r} now, was {before.status!r}"
-            return Deed(host=host, did=did, at=waits.now(), changed=True)
+            return Deed(host=host, did=did, at=timing.now(), changed=True)
     if takes == NO_SIGN:
         never = "it is never sent twice, for it may come yet"
         raise CannotTell(

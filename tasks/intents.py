@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from tasks import waits
+from tasks import timing
 from tasks.claims import holds, noted
 from tasks.ledger.learning import command_known, intent_ended, intent_of
 from tasks.models import Case
@@ -44,4 +44,4 @@ async def command_is(case: Case, step: str, target: str, command: str) -> None:
 async def seen_to_its_end(case: Case, step: str, target: str, did: str) -> None:
     """It was seen how the change ended, if one was begun."""
     if holds(case):
-        await noted(case, lambda session, mine: intent_ended(session, mine, step, target, did, waits.wall()))
+        await noted(case, lambda session, mine: intent_ended(session, mine, step, target, did, timing.wall()))

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, cast, get_type_hints
 
 from pydantic import TypeAdapter
 
-from tasks import errors, waits
+from tasks import errors, timing
 from tasks.claims import holds, noted
 from tasks.ledger.episodes import Holding
 from tasks.ledger.learning import learn, learned
@@ -66,7 +66,9 @@ def once(key: str) -> Callable[[Callable[P, Awaitable[T]]], Once[P, T]]:
             known = await noted(case, lambda session, mine: learned(session, mine.attempt, text))
             if known is None:
                 value = await _carried_out(lambda: step(*args, **kwargs), kept)
-                known = await noted(case, lambda session, mine: learn(session, mine.attempt, text, value, waits.wall()))
+                known = await noted(
+                    case, lambda session, mine: learn(session, mine.attempt, text, value, timing.wall())
+                )
             return _value(kept, known)
 
         remembered.fn = function  # type: ignore[attr-defined]  # as Prefect's tasks have it
@@ -79,7 +81,7 @@ def once(key: str) -> Callable[[Callable[P, Awaitable[T]]], Once[P, T]]:
 async def as_first_seen(case: Case, holding: Holding) -> tuple[Holding, datetime]:
     """What the run found in the ledger when it first took its episode, and when that was: the same whenever it is
     begun anew, though more may be reported meanwhile."""
-    return holding, waits.now()
+    return holding, timing.now()
 
 
 async def _carried_out(step: Callable[[], Awaitable[T]], kept: TypeAdapter[T]) -> str:

@@ -10,7 +10,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import ValidationError
 
-from tasks import waits
+from tasks import timing
 from tasks.errors import ConfigurationError
 from tasks.home import home
 from tasks.models import Frozen
@@ -61,7 +61,7 @@ def store(correlation: str, title: str, body: str, run: str = "") -> Ticket:
     """As `file_ticket`, outside a flow."""
     id_ = f"T-{hashlib.sha256(correlation.encode()).hexdigest()[:12]}"
     path = _folder() / f"{id_}.json"
-    at = waits.now()
+    at = timing.now()
     ticket = Ticket(id=id_, correlation=correlation, title=title, body=body, created=at, updated=at, run=run)
     written = _written(ticket)
     try:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from prefect.logging import get_run_logger
 
-from tasks import waits
+from tasks import timing
 from tasks.ledger.episodes import Holding, Part
 from tasks.ledger.matching import the_one
 from tasks.models import NOT_LISTED, Alarm, Answer, Case, Deed, Outcome
@@ -81,7 +81,7 @@ class Trail:
     def __init__(self, case: Case) -> None:
         self.case = case
         self.earlier: Holding | None = None
-        self.began = self._this_segment = waits.now()
+        self.began = self._this_segment = timing.now()
         self.incidents: dict[str, str] = {}
         self.entries: list[Entry] = []
         self.alarms: dict[str, Alarm] = {}
@@ -265,7 +265,7 @@ class Trail:
         """The run is over: every part that has not ended ends so, or the run itself where there is none."""
         for host in [host for host in self._steps if host not in self.ends] or [WHOLE_CLUSTER]:
             last = self._steps.get(host, [""])[-1].removesuffix(f" {RECURRED}")
-            self._end(NEXT.get(last, last.rstrip("yn")), host, outcome, why, waits.now())
+            self._end(NEXT.get(last, last.rstrip("yn")), host, outcome, why, timing.now())
 
     def _end(self, step: str, host: str, outcome: Outcome, why: str, at: datetime | None = None) -> None:
         self.ends[host] = End(outcome, step)

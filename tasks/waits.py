@@ -1,71 +1,122 @@
-"""Time: what it is, and waiting for it. The only module that sleeps.
+"""Waiting costs a row: a run that waits ends its process, and any worker begins it anew when the wait is over.
 
-A wait is a deadline and a series of looks. Here the run itself waits; nothing else in the project depends on that.
+A run of a deployment sets itself to `AwaitingRetry` and leaves by `Pause`; it comes back by its deadline or because the
+intake wakes it, and carries out the flow from the beginning, with what it has learned (see `tasks.journal`). A run
+without a deployment (a notebook, a test) waits in place, and so do waits that are hardly longer than starting anew.
 """
 
-import asyncio
+import logging
 from collections.abc import AsyncIterator
-from contextvars import ContextVar
-from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas import OrchestrationResult
+from prefect.client.schemas.objects import State, StateType
+from prefect.exceptions import Pause, PrefectHTTPStatusError
+from prefect.runtime import deployment
+from prefect.settings import PREFECT_WORKER_PREFETCH_SECONDS
+from prefect.states import AwaitingRetry
+
+from tasks import timing
+from tasks.claims import holds, noted
+from tasks.errors import LedgerUnavailable
+from tasks.ledger.episodes import let_go, wait_begun, wait_ended
+from tasks.models import Case
+
+AHEAD = timedelta(seconds=5)  # a run must not be picked up, by a worker that looks ahead, before it has let go
+WAITING = "AwaitingRetry"
+NO_ERRORS = (f"Finished in state {WAITING}", "Finished in state Running")
+ASK_AGAIN = 5.0  # seconds, while Prefect does not answer
+
+logger = logging.getLogger("runbooks")
 
 
-class Clock(Protocol):
-    """What time it is, and how to wait."""
-
-    def now(self) -> datetime:
-        """The time, aware, UTC."""
-
-    async def sleep(self, seconds: float) -> None:
-        """Return when that many seconds have gone by."""
+async def deadline(case: Case, step: str, until: datetime) -> datetime:
+    """When the wait at this step of the page ends: what the ledger has, else `until`, fixed there from now on."""
+    if not holds(case):
+        return until
+    return await noted(case, lambda session, mine: wait_begun(session, mine, step, until))
 
 
-class WallClock:
-    """The machine's own clock."""
-
-    def now(self) -> datetime:
-        """The time, aware, UTC."""
-        return datetime.now(UTC)
-
-    async def sleep(self, seconds: float) -> None:
-        """Return when that many seconds have gone by."""
-        await asyncio.sleep(seconds)
+async def ended(case: Case, step: str) -> None:
+    """The wait at this step is over."""
+    if holds(case):
+        await noted(case, lambda session, mine: wait_ended(session, mine, step, timing.wall()))
 
 
-def wall() -> datetime:
-    """Our own time, aware, UTC, whatever `clock` is: what processes tell each other in the ledger is told in this."""
-    return datetime.now(UTC)
+async def looks(case: Case, until: datetime, *, every: float, speed: float) -> AsyncIterator[datetime]:
+    """Yield the time now and a last time at `until`; in between whenever the run is woken, or every `every` seconds.
 
-
-clock: ContextVar[Clock] = ContextVar("clock", default=WallClock())  # noqa: B039  it holds no state
-
-
-def now() -> datetime:
-    """The time, aware, UTC."""
-    return clock.get().now()
-
-
-async def looks(until: datetime, *, every: float, speed: float) -> AsyncIterator[datetime]:
-    """Yield the time now, then every `every` seconds, and a last time at `until`. The loop body looks at the world.
+    The loop body looks at the world.
 
     Args:
-        every: seconds of the cluster's time.
+        every: seconds of the cluster's time, for a run that waits in place.
         speed: how much faster the cluster's time runs (1, but for the emulator); `until` has it already.
+
+    Raises:
+        Pause: the run is a row now, and this process has nothing more to do with it.
     """
-    while True:
-        moment = now()
+    async for moment in timing.looks(until, every=every, speed=speed):
         yield moment
-        if moment >= until:
-            return
-        left = (until - now()).total_seconds()  # a look takes time too
-        await clock.get().sleep(max(0.0, min(every / speed, left)))
+        if deployment.id and holds(case) and until - timing.now() > short():
+            state = await _become_a_row(case, until)
+            if state:
+                raise Pause(state=state)
 
 
-async def pause(seconds: float) -> None:
-    """Return when that many seconds of our own time have gone by, as a service asked for."""
-    await clock.get().sleep(seconds)
+def short() -> timedelta:
+    """What a wait must be longer than to be worth a row: as long as workers look ahead, and a little."""
+    return timedelta(seconds=PREFECT_WORKER_PREFETCH_SECONDS.value()) + AHEAD
 
 
-def later(seconds: float, *, since: datetime, speed: float) -> datetime:
-    """The moment `seconds` of the cluster's time after `since`."""
-    return since + timedelta(seconds=seconds / speed)
+async def _become_a_row(case: Case, until: datetime) -> State[Any] | None:
+    """None: it is being cancelled, so it waits here for whoever stops it."""
+    async with get_client() as client:
+        while True:
+            try:
+                state = await _wait(client, UUID(case.run), until)
+                break
+            except (httpx.HTTPError, PrefectHTTPStatusError, OSError) as error:
+                logger.warning("Prefect does not take the wait until %s (%s): it is asked again", until, error)
+                await timing.pause(ASK_AGAIN)
+        if state is None:
+            return None
+        try:
+            # Only now: a worker that begins it anew must not find it held, and a clear that came before must wake it.
+            if await noted(case, let_go):
+                await _wait(client, UUID(case.run), timing.now())
+        except LedgerUnavailable as error:  # its lease ends by itself
+            logger.warning("the ledger does not know that this run waits: %s", error)
+        return state
+
+
+async def _wait(client: PrefectClient, run: UUID, until: datetime) -> State[Any] | None:
+    """Set the run to wait; None: it is no longer Running, a person cancels it."""
+    now = (await client.read_flow_run(run)).state
+    if now is None or (now.type is not StateType.RUNNING and now.name != WAITING):
+        return None
+    # With a process to its name a run that waits could not be cancelled: it would stay Cancelling for ever.
+    patched = await client.request(
+        "PATCH", "/flow_runs/{id}", path_params={"id": run}, json={"infrastructure_pid": None}
+    )
+    patched.raise_for_status()
+    words = f"waits until {until:%Y-%m-%d %H:%M:%S} UTC, or until the alarm is cleared"
+    state: State[Any] = AwaitingRetry(scheduled_time=until, message=words)
+    result: OrchestrationResult[Any] = await client.set_flow_run_state(run, state)
+    return result.state if result.state is not None and result.state.name == WAITING else None
+
+
+class _AWaitIsNoError(logging.Filter):
+    """Prefect logs the end of every segment that is not Completed as an error. That of one that waits is none, nor that
+    of a second one, which leaves the run as the first one has it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno == logging.ERROR and record.getMessage().startswith(NO_ERRORS):
+            record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+        return True
+
+
+logging.getLogger("prefect.flow_runs").addFilter(_AWaitIsNoError())

@@ -31,7 +31,7 @@ WITHOUT_PREFECT = (
     "tasks.models",
     "tasks.errors",
     "tasks.home",
-    "tasks.waits",
+    "tasks.timing",
     "tasks.windows",
     "tasks.brakes",
     "tasks.claims",

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from deployments.intake.acceptance import Delivery, Reason, Receipt, Source, excerpt_of
 from deployments.intake.directory import Directory
 from deployments.intake.metrics import Metrics
-from tasks import waits
+from tasks import timing
 from tasks.errors import LedgerUnavailable
 from tasks.ledger.database import Ledger
 from tasks.ledger.observing import Seen, Sighting, observe
@@ -40,7 +40,7 @@ class _Work:
     rejected: Sequence[Rejected] = ()
     heard: Sequence[tuple[str, str]] = ()
     more: Callable[[AsyncSession, datetime], Awaitable[Any]] | None = None
-    handed_in: datetime = field(default_factory=waits.now)
+    handed_in: datetime = field(default_factory=timing.now)
     done: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
@@ -120,7 +120,7 @@ class LedgerDesk:
     def queue_age(self) -> float:
         """Seconds that the oldest delivery has been waiting for its commit; 0 where none waits."""
         oldest = next(chain(self._in_hand, self._waiting), None)
-        return (waits.now() - oldest.handed_in).total_seconds() if oldest else 0.0
+        return (timing.now() - oldest.handed_in).total_seconds() if oldest else 0.0
 
     async def _resolve(self, delivery: Delivery) -> Sighting | Rejected:
         told = delivery.observation
@@ -184,7 +184,7 @@ class LedgerDesk:
                 self._changed(changes)
 
     async def _write(self, batch: Sequence[_Work]) -> tuple[Sequence[Seen], Sequence[Any]]:
-        now = waits.now()
+        now = timing.now()
         sightings = [sighting for work in batch for sighting in work.sightings]
         rejected = [each for work in batch for each in work.rejected]
         voices = {voice for work in batch for voice in work.voices}
@@ -196,7 +196,7 @@ class LedgerDesk:
             return seen, [await work.more(session, now) if work.more else None for work in batch]
 
     def _count(self, work: _Work, seen: Sequence[Seen]) -> None:
-        now = waits.now()
+        now = timing.now()
         self._metrics.commit.observe((now - work.handed_in).total_seconds())
         for sighting, each in zip(work.sightings, seen, strict=True):
             counter = self._metrics.accepted if each.new else self._metrics.duplicates

@@ -15,7 +15,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 
 from deployments.intake.acceptance import Reason
-from tasks import waits
+from tasks import timing
 from tasks.blocks import Cluster as ClusterBlock
 from tasks.errors import LedgerUnavailable
 from tasks.ledger.database import Ledger
@@ -86,13 +86,13 @@ class Directory:
 
     async def _refresh(self, not_within: float) -> None:
         async with self._refreshing:
-            now = waits.now()
+            now = timing.now()
             if self._refreshed and (now - self._refreshed).total_seconds() < not_within:
                 return
             try:
                 found = await self._read()
             finally:
-                self._refreshed = waits.now()
+                self._refreshed = timing.now()
             async with self._ledger.writing() as session:
                 if found is not None:
                     await sync_clusters(session, found, now)

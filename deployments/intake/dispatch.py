@@ -13,7 +13,7 @@ from prefect.states import AwaitingRetry
 from deployments.intake.events import tell_episode
 from deployments.intake.metrics import Metrics
 from deployments.intake.prefect_server import PrefectAway, asking, flow_runs
-from tasks import waits
+from tasks import timing
 from tasks.errors import LedgerUnavailable
 from tasks.ledger.database import Ledger
 from tasks.ledger.episodes import hosts_of_episode
@@ -71,7 +71,7 @@ class Dispatcher:
         """
         async with self._ledger.reading() as session:
             episodes = await to_start(session, MOST_PER_ROUND)
-            waiting = await to_wake(session, waits.wall())
+            waiting = await to_wake(session, timing.wall())
         self._metrics.unstarted.set(len(episodes))
         now = asyncio.get_running_loop().time()
         due = [episode for episode in episodes if self._refused.get(episode.id, 0) <= now]
@@ -108,7 +108,7 @@ class Dispatcher:
         async with self._ledger.writing() as session:
             mine = await started(session, episode.id, episode.n, str(run.id))
         if mine:
-            lag = (waits.now() - episode.raised).total_seconds()
+            lag = (timing.now() - episode.raised).total_seconds()
             self._metrics.dispatch_lag.observe(lag)
             self._metrics.runs_started.labels("created").inc()
             tell_episode("started", episode)
@@ -151,7 +151,7 @@ class Dispatcher:
         if not (run and run.state and run.state.name == "AwaitingRetry"):
             return
         with asking():
-            await client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=waits.now()), force=True)
+            await client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=timing.now()), force=True)
         logger.info("%s is woken: an alarm of episode %s was cleared", run.name, episode.id)
         async with self._ledger.writing() as session:
             await woken(session, episode)

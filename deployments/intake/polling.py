@@ -15,7 +15,7 @@ from deployments.intake.acceptance import Desk
 from deployments.intake.metrics import Metrics
 from deployments.intake.reading import Blocks, Load, Reader, Reading
 from deployments.intake.settings import Polling
-from tasks import waits
+from tasks import timing
 from tasks.blocks import cluster_block
 from tasks.errors import LedgerUnavailable
 from tasks.ledger.database import Ledger
@@ -64,7 +64,7 @@ class Poller:
         self._done: list[Reading] = []
         self._trouble: dict[str, str] = {}
         self._spread = False
-        self._sweep = waits.now() + IDLE
+        self._sweep = timing.now() + IDLE
 
     async def run(self) -> None:
         """Read until cancelled. A ledger that is away is waited for."""
@@ -95,7 +95,7 @@ class Poller:
         Raises:
             LedgerUnavailable: the ledger does not answer; nothing is lost.
         """
-        now = waits.now()
+        now = timing.now()
         self._collect()
         if not self._spread:
             async with self._ledger.writing() as session:
@@ -147,7 +147,7 @@ class Poller:
                 if not away:
                     logger.warning("no alarm lists are read: %s", error)
                 away = True
-            await waits.pause(SHORT_TURN if full and not away else TURN)
+            await timing.pause(SHORT_TURN if full and not away else TURN)
 
     def _collect(self) -> None:
         for name, (due, task) in list(self._running.items()):
@@ -165,7 +165,7 @@ class Poller:
     def _count(self, name: str, reading: Reading) -> None:
         self._metrics.polls.labels(reading.result).inc()
         if not reading.trouble:
-            self._metrics.last_seen.labels("poll").set(waits.now().timestamp())
+            self._metrics.last_seen.labels("poll").set(timing.now().timestamp())
         before = self._trouble.get(name, "")
         if reading.trouble and reading.trouble != before:
             logger.warning("the alarms of %s cannot be read: %s", name, reading.trouble)

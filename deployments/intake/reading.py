@@ -9,7 +9,7 @@ from typing import Literal
 
 from deployments.intake.acceptance import Delivery, Desk, Receipt, digest_of, excerpt_of
 from deployments.intake.history import is_listed, same_in_history
-from tasks import waits
+from tasks import timing
 from tasks.blocks import Cluster as ClusterBlock
 from tasks.clients.http import Patience
 from tasks.clients.manager import Manager
@@ -74,16 +74,16 @@ class Blocks:
             UnknownCluster, ConfigurationError: it is missing or wrong.
             Unreachable: Prefect does not answer, or did not a moment ago.
         """
-        if self._rest_until and waits.now() < self._rest_until:
+        if self._rest_until and timing.now() < self._rest_until:
             raise Unreachable("cluster's block", "Prefect did not answer a moment ago: it is asked again in a minute")
         try:
             async with asyncio.timeout(PREFECT_TIMEOUT):
                 block = await self._load(name)
         except TimeoutError as error:
-            self._rest_until = waits.now() + PREFECT_REST
+            self._rest_until = timing.now() + PREFECT_REST
             raise Unreachable("cluster's block", f"Prefect does not answer within {PREFECT_TIMEOUT:g} s") from error
         except Unreachable:
-            self._rest_until = waits.now() + PREFECT_REST
+            self._rest_until = timing.now() + PREFECT_REST
             raise
         self._rest_until = None
         return block
@@ -109,7 +109,7 @@ class Reader:
         self._reload: datetime | None = None
         self._told: dict[Key, datetime] = {}
         self._unclear: dict[str, datetime] = {}
-        self.used = waits.now()
+        self.used = timing.now()
 
     async def aclose(self) -> None:
         """Close the connection to Manager."""
@@ -121,7 +121,7 @@ class Reader:
 
         A ledger that is away is waited for.
         """
-        self.used = waits.now()
+        self.used = timing.now()
         try:
             return await self._look(await self._connected(), due)
         except NotOffered as error:
@@ -137,7 +137,7 @@ class Reader:
 
     async def _connected(self) -> Manager:
         """A client made from the block as it was some minutes ago at most, or as long as Prefect is away."""
-        now = waits.now()
+        now = timing.now()
         if self._manager is not None and self._reload is not None and now < self._reload:
             return self._manager
         block = await (self._blocks.load(self._name) if self._manager is None else self._blocks.reload(self._name))
@@ -153,7 +153,7 @@ class Reader:
 
     async def _look(self, manager: Manager, due: Due) -> Reading:
         rows = [row for alarm_id in self._runbooks for row in await manager.alarms(alarm_id)]
-        now, clock = waits.now(), manager.clock
+        now, clock = timing.now(), manager.clock
         await self._tell_raised(rows, clock, now)
         clear = await self._follow(manager, rows, due, clock, now)
         skew = (clock - now).total_seconds() if clock else None
@@ -219,7 +219,7 @@ class Reader:
             try:
                 return await self._desk.accept(deliveries)
             except LedgerUnavailable:
-                await waits.pause(LEDGER_AGAIN)
+                await timing.pause(LEDGER_AGAIN)
 
     def _delivery(self, row: Alarm, kind: Literal["raised", "cleared"], clock: datetime | None) -> Delivery:
         told = Observation(

@@ -15,7 +15,7 @@ from deployments.intake.dispatch import Dispatcher
 from deployments.intake.events import tell_episode
 from deployments.intake.metrics import Metrics
 from deployments.intake.prefect_server import PAGE, PrefectAway, asking, flow_runs
-from tasks import waits
+from tasks import timing
 from tasks.brakes import stop_file
 from tasks.errors import ConfigurationError, LedgerUnavailable
 from tasks.ledger.braking import brakes, open_breaker
@@ -109,7 +109,7 @@ class Reconciler:
         Raises:
             PrefectAway, LedgerUnavailable: the rest is left for later.
         """
-        now = waits.now()
+        now = timing.now()
         async with self._ledger.writing() as session:
             await intake_alive(session, self._intake, now)
             closed = await close_verified(session, now)
@@ -130,7 +130,7 @@ class Reconciler:
         runs = await flow_runs(client, *(map(run_of, dubious)))
         segments = await _segments(client) if dubious else []
         for episode in dubious:
-            if verdict(episode, runs.get(run_of(episode)), waits.now(), segments=segments) != "leave":
+            if verdict(episode, runs.get(run_of(episode)), timing.now(), segments=segments) != "leave":
                 await self._settle(client, episode, segments)
         await self._finish(client, over)
 
@@ -158,7 +158,7 @@ class Reconciler:
 
     async def _finish(self, client: PrefectClient, over: Sequence[Episode]) -> None:
         """Give runs their last state whose worker died between the ledger's last word and Prefect's."""
-        now = waits.now()
+        now = timing.now()
         self._over = {episode.id: self._over.get(episode.id, now) for episode in over}
         silent = [episode for episode in over if now - self._over[episode.id] > BEGINNING]  # others may say so yet
         runs = await flow_runs(client, *(episode.run for episode in silent))
@@ -178,7 +178,7 @@ class Reconciler:
     async def _settle(self, client: PrefectClient, episode: Episode, segments: Collection[str]) -> None:
         """Look once more, for the other looks may have taken their time, and do what is to be done."""
         run = (await flow_runs(client, run_of(episode))).get(run_of(episode))
-        now = waits.now()
+        now = timing.now()
         todo = verdict(episode, run, now, segments=segments)
         state = run.state.name if run and run.state else "deleted"
         if todo in ("give up", "cancelled", "done"):

@@ -26,7 +26,7 @@ from deployments.intake.settings import Settings
 from deployments.intake.smn_listener import routes as smn_routes
 from deployments.intake.syslog_listener import listening
 from deployments.intake.webhook_listener import credentials_of
-from tasks import waits
+from tasks import timing
 from tasks.errors import LedgerUnavailable
 from tasks.ledger.database import Ledger
 from tasks.ledger.receiving import intake_started
@@ -75,7 +75,7 @@ async def intake(
         dispatcher.look()
 
     desk = LedgerDesk(ledger, directory, runbooks=RUNBOOKS, metrics=metrics, changed=changed)
-    name = f"{socket.gethostname()}:{os.getpid()}:{waits.now():%Y%m%dT%H%M%S.%f}"
+    name = f"{socket.gethostname()}:{os.getpid()}:{timing.now():%Y%m%dT%H%M%S.%f}"
     credentials = credentials_of(settings.webhook)
 
     async def ready() -> dict[str, str]:
@@ -83,7 +83,7 @@ async def intake(
         return {"ledger": await _trouble_of(ledger), "desk": "what comes in is not written down" if stuck else ""}
 
     async with ledger.writing() as session:
-        if gap := await intake_started(session, name, waits.now()):
+        if gap := await intake_started(session, name, timing.now()):
             logger.warning("no intake was alive since %s: alarms of that time are only diagnosed", gap)
     await directory.refresh()
     async with task_group() as group, AsyncExitStack() as stack:
@@ -97,11 +97,11 @@ async def intake(
             poller = Poller(ledger, desk, settings.polling, metrics, runbooks=RUNBOOKS)
             _begin(stack, group, poller.run())
         http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, follow_redirects=False))
-        smn = smn_routes(settings.smn, desk, runbooks=RUNBOOKS, now=waits.now, http=http)
+        smn = smn_routes(settings.smn, desk, runbooks=RUNBOOKS, now=timing.now, http=http)
         app = app_of(
             settings,
             desk,
-            now=waits.now,
+            now=timing.now,
             credentials=credentials,
             ready=ready,
             registry=metrics.registry,

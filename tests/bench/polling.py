@@ -34,7 +34,7 @@ from deployments.intake.metrics import Metrics
 from deployments.intake.polling import Poller
 from deployments.intake.reading import Reading
 from deployments.intake.settings import Polling
-from tasks import waits
+from tasks import timing
 from tasks.blocks import Cluster as ClusterBlock
 from tasks.ledger.database import open_ledger
 from tasks.ledger.polling import Due
@@ -74,7 +74,7 @@ class Timed(Poller):
 
     async def read(self, due: Due) -> Reading:
         """Note it, and read."""
-        self.late.append((waits.now() - due.since).total_seconds())
+        self.late.append((timing.now() - due.since).total_seconds())
         reading = await super().read(due)
         self.results[reading.result] = self.results.get(reading.result, 0) + 1
         return reading
@@ -121,7 +121,7 @@ def blocks_of(clusters: int, servers: Sequence[tuple[int, str]]) -> dict[str, Cl
 async def measure(clusters: int, seconds: float, interval: float, servers: Sequence[tuple[int, str]]) -> Measured:
     """Poll for so long."""
     blocks = blocks_of(clusters, servers)
-    now = waits.now()
+    now = timing.now()
     known = [
         Cluster(name=name, cluster_id=block.cluster_id, source=block.source, speed=1, connected=now - timedelta(days=1))
         for name, block in blocks.items()

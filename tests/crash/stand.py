@@ -25,7 +25,7 @@ from deployments.emulator.serve import serve
 from deployments.scenarios import SCENARIOS, break_cluster, give_an_agency
 from deployments.stack import POOL
 from deployments.worker import SegmentWorker
-from tasks import waits
+from tasks import timing
 from tasks.ledger.database import Ledger
 from tasks.ledger.observing import Sighting, observe
 from tasks.ledger.starting import started
@@ -194,13 +194,13 @@ class Cell:
             cluster_id=cluster.id,
             source=cluster.name,
             speed=speed,
-            connected=waits.wall() - timedelta(days=1),
+            connected=timing.wall() - timedelta(days=1),
         )
         told = Observation(
             alarm_id="12110", kind="raised", cluster=cluster.name, host=alarm.host.name, serial=str(alarm.serial)
         )
         async with self.stand.ledger.writing() as session:
-            (seen,) = await observe(session, [Sighting(told, known, "syslog", LOOPBACK, "")], waits.wall())
+            (seen,) = await observe(session, [Sighting(told, known, "syslog", LOOPBACK, "")], timing.wall())
             await session.flush()
             run = await self.stand.client.create_flow_run_from_deployment(
                 self.stand.deployment,
@@ -210,7 +210,7 @@ class Cell:
                 work_queue_name=self.name,
             )
             assert await started(session, seen.episode, 1, str(run.id))
-            await session.execute(update(Episode).where(Episode.id == seen.episode).values(raised=waits.wall()))
+            await session.execute(update(Episode).where(Episode.id == seen.episode).values(raised=timing.wall()))
         return run
 
     async def _final(self, run: FlowRun) -> FlowRun:

@@ -14,7 +14,7 @@ from prefect.states import Cancelling, Scheduled
 from sqlalchemy import select
 
 from deployments.emulator.region import Region
-from tasks import waits
+from tasks import timing
 from tasks.ledger.tables import Episode, Wait
 from tests.crash.stand import Cell, Stand, until
 
@@ -109,7 +109,7 @@ async def test_a_run_suspended_at_work_goes_on_where_it_was(standing: Stand, cel
 
         async def let_go() -> bool:
             lease = (await episode_of(standing, region)).lease
-            return lease is None or lease < waits.wall()
+            return lease is None or lease < timing.wall()
 
         await until(has_bound)
         await suspend_flow_run(flow_run_id=run.id, timeout=3600)  # type: ignore[misc]  # as in all of Prefect's
@@ -167,7 +167,7 @@ async def test_a_plain_worker_carries_it_out_too(standing: Stand) -> None:
                 if found.state and found.state.is_final():
                     return
                 due = found.next_scheduled_start_time
-                if found.state and found.state.type is StateType.SCHEDULED and due and due <= waits.wall():
+                if found.state and found.state.type is StateType.SCHEDULED and due and due <= timing.wall():
                     executed += 1
                     command = (sys.executable, "-m", "prefect", "flow-run", "execute", str(run.id))
                     process = await asyncio.create_subprocess_exec(

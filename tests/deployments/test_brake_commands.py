@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
-from tasks import waits
+from tasks import timing
 from tasks.brakes import stop_file
 from tasks.ledger.braking import braked, trip_if_shared
 from tasks.ledger.database import DRIVERS, open_ledger
@@ -66,7 +66,7 @@ class Fleet:
             for cluster in clusters:
                 await seen(ledger, cluster, told(occurred=None))  # now
             async with ledger.writing() as session:
-                assert await trip_if_shared(session, clusters[0].cluster_id, waits.wall(), 1)
+                assert await trip_if_shared(session, clusters[0].cluster_id, timing.wall(), 1)
         [(id_,)] = rows(self.file, "SELECT id FROM breakers WHERE reset IS NULL")
         return str(id_)
 

@@ -19,7 +19,7 @@ from deployments.emulator.inventory import Cluster as EmulatedCluster
 from deployments.emulator.region import Region
 from flows.alm_12110 import alm_12110
 from flows.episode import BY_ALARM
-from tasks import waits
+from tasks import timing
 from tasks.blocks import cluster_block as cluster_named
 from tasks.ledger.database import open_ledger
 from tasks.ledger.observing import Sighting, observe
@@ -106,7 +106,7 @@ class World:
         Returns:
             The episode.
         """
-        connected = waits.wall() - timedelta(days=1)
+        connected = timing.wall() - timedelta(days=1)
         cluster = Cluster(
             name=self.block, cluster_id=self.cluster.id, source=self.cluster.name, speed=1, connected=connected
         )
@@ -117,7 +117,7 @@ class World:
             seen = Observation(alarm_id="12110", kind="raised", cluster=self.block, host=host, **fields)
             sightings.append(Sighting(seen, cluster, "syslog", "127.0.0.1", ""))
         async with open_ledger() as ledger, ledger.writing() as session:
-            return (await observe(session, sightings, waits.wall()))[-1].episode
+            return (await observe(session, sightings, timing.wall()))[-1].episode
 
     async def run(self, *, by_alarm: bool = True, episode: str = "", **parameters: Any) -> Result:
         """One run of the runbook, as the alarm of the first host starts it (not a dry run) unless told otherwise.
@@ -175,10 +175,10 @@ def world(prefect_server: str) -> Worlds:
             password = settings.pop("password", cluster.manager_password)
             manager = manager_block(cluster, url, password=password)
             await cluster_block(cluster, manager, cloud_block(region, url), **settings).save(name)
-            token = waits.clock.set(clock)
+            token = timing.clock.set(clock)
             try:
                 yield World(region, cluster, name, clock)
             finally:
-                waits.clock.reset(token)
+                timing.clock.reset(token)
 
     return make

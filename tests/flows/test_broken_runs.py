@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from flows.alm_12110 import alm_12110
 from flows.escalation import ticket_for_a_failure
-from tasks import waits
+from tasks import timing
 from tasks.ledger.database import open_ledger
 from tasks.ledger.episodes import Asking, Holding, begin_change, claim
 from tasks.ledger.receiving import intake_started
@@ -29,9 +29,9 @@ async def taken_over(cluster: World) -> None:
     """The lease of the run that is at work has ended, and another run has its episode."""
     async with open_ledger() as ledger, ledger.writing() as session:
         row = (await session.scalars(select(Episode))).one()
-        row.lease = waits.wall() - timedelta(seconds=1)
+        row.lease = timing.wall() - timedelta(seconds=1)
         await session.flush()
-        got = await claim(session, cluster.cluster.id, cluster.block, "12110", OTHER, waits.wall())
+        got = await claim(session, cluster.cluster.id, cluster.block, "12110", OTHER, timing.wall())
         assert isinstance(got, Holding)
 
 
@@ -100,7 +100,7 @@ async def test_without_a_ledger_nothing_is_changed(world: Worlds, monkeypatch: p
 async def an_intake_is_at_work() -> None:
     """Runs that die are begun anew by somebody."""
     async with open_ledger() as ledger, ledger.writing() as session:
-        await intake_started(session, "intake", waits.wall())
+        await intake_started(session, "intake", timing.wall())
 
 
 def nobody_foresaw() -> None:
@@ -180,9 +180,9 @@ async def a_dead_run(cluster: World, *, acted: bool) -> tuple[str, FlowRun]:
     async with open_ledger() as ledger, ledger.writing() as session:
         assert await started(session, id_, 1, str(run.id))
         asking = Asking(str(run.id), "link", automated=True, episode=id_)
-        got = await claim(session, cluster.cluster.id, cluster.block, "12110", asking, waits.wall())
+        got = await claim(session, cluster.cluster.id, cluster.block, "12110", asking, timing.wall())
         assert isinstance(got, Holding)
-        assert not acted or await begin_change(session, got, waits.wall())
+        assert not acted or await begin_change(session, got, timing.wall())
     return id_, run
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
-from tasks import waits
+from tasks import timing
 from tasks.claims import claimed
 from tasks.ledger.database import open_ledger
 from tasks.ledger.episodes import Asking
@@ -73,7 +73,7 @@ async def test_a_run_by_another_block_of_the_cluster_joins(world: Worlds) -> Non
             result = await cluster.run()
         assert (result, OTHER.link in result.message) == (Result("JOINED", {}, [], [], ""), True)
         async with open_ledger() as ledger, ledger.writing() as session:
-            (await session.scalars(select(Episode))).one().lease = waits.wall()
+            (await session.scalars(select(Episode))).one().lease = timing.wall()
         assert await cluster.run() == Result("END", {cluster.host: "1 2n 3y END"}, cluster.restarts(), [], "")
 
 

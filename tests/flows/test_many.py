@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from tasks import waits
+from tasks import timing
 from tasks.ledger.database import open_ledger
 from tasks.ledger.observing import Sighting, observe
 from tasks.ledger.receiving import sync_clusters
@@ -40,7 +40,7 @@ async def test_a_shared_cause_trips_the_breaker_and_is_one_incident(world: World
     """Thirty of a hundred clusters alarm together: every run only diagnoses, and all share one incident ticket."""
     async with world(clusters=3) as first:
         clusters = list(first.region.clusters.values())
-        now = waits.wall()
+        now = timing.wall()
 
         def known(name: str, id_: str) -> Cluster:
             return Cluster(

@@ -21,7 +21,7 @@ from deployments.intake.metrics import Metrics
 from deployments.intake.polling import Poller
 from deployments.intake.reading import Reading
 from deployments.intake.settings import Polling
-from tasks import waits
+from tasks import timing
 from tasks.blocks import Cluster as ClusterBlock
 from tasks.errors import UnknownCluster
 from tasks.ledger.database import Ledger, open_ledger
@@ -91,7 +91,7 @@ class Timed(Poller):
 
     async def read(self, due: Due) -> Reading:
         """Note it, and read."""
-        self.reads[due.cluster.name].append(waits.now())
+        self.reads[due.cluster.name].append(timing.now())
         return await super().read(due)
 
 
@@ -214,9 +214,9 @@ async def pass_seconds(world: World, seconds: int, *pollers: Poller, step: int =
 async def polled_region(region: Region) -> AsyncIterator[World]:
     """The region behind a port, each cluster with a block of its name and due now."""
     region.trouble = watched = Watched()
-    token = waits.clock.set(RegionClock(region))
+    token = timing.clock.set(RegionClock(region))
     async with AsyncExitStack() as stack:
-        stack.callback(waits.clock.reset, token)
+        stack.callback(timing.clock.reset, token)
         url = await stack.enter_async_context(serving(region))
         ledger = await stack.enter_async_context(open_ledger())
         cloud = cloud_block(region, url)

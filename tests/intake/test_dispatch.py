@@ -15,7 +15,7 @@ from sqlalchemy import URL
 from deployments.intake.dispatch import AT_ONCE, Dispatcher
 from deployments.intake.metrics import Metrics
 from deployments.intake.prefect_server import PrefectAway
-from tasks import waits
+from tasks import timing
 from tasks.ledger.database import DRIVERS, Ledger, open_ledger
 from tasks.ledger.episodes import Asking, Holding, claim, let_go
 from tasks.ledger.tables import Cluster
@@ -42,7 +42,7 @@ async def held(ledger: Ledger, cluster: Cluster, run: FlowRun, *, waits_now: boo
     """The run has taken the cluster's episode, and may be a row since."""
     async with ledger.writing() as session:
         asking = Asking(str(run.id), "a link", automated=True)
-        holding = await claim(session, cluster.cluster_id, cluster.name, "12110", asking, waits.now())
+        holding = await claim(session, cluster.cluster_id, cluster.name, "12110", asking, timing.now())
         assert isinstance(holding, Holding)
         if waits_now:
             await let_go(session, holding)
@@ -266,13 +266,13 @@ async def a_held_run(
 
 def in_years() -> State[Any]:
     """It waits for long."""
-    return AwaitingRetry(scheduled_time=waits.now().replace(year=2099))
+    return AwaitingRetry(scheduled_time=timing.now().replace(year=2099))
 
 
 def is_due(state: State[Any]) -> bool:
     """Whether the run waits and is to go on now."""
     due = state.state_details.scheduled_time
-    return state.name == "AwaitingRetry" and due is not None and abs(due.timestamp() - waits.now().timestamp()) < 30
+    return state.name == "AwaitingRetry" and due is not None and abs(due.timestamp() - timing.now().timestamp()) < 30
 
 
 async def test_a_clear_wakes_the_run_that_waits(client: PrefectClient, ledger: Ledger, ledger_file: Path) -> None:

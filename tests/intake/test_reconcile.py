@@ -16,7 +16,7 @@ from deployments.intake.dispatch import Dispatcher
 from deployments.intake.metrics import Metrics
 from deployments.intake.reconcile import BEGINNING, ENDS, SEGMENTS, STARTING, Reconciler, Verdict, verdict
 from deployments.worker import SegmentWorker
-from tasks import waits
+from tasks import timing
 from tasks.ledger.database import Ledger
 from tasks.ledger.episodes import Asking, Holding, Part, begin_change, claim, let_go, settle
 from tasks.ledger.starting import MOST_RUNS
@@ -186,7 +186,7 @@ class Later:
 
     def now(self) -> datetime:
         """The time."""
-        return waits.wall() + self._by
+        return timing.wall() + self._by
 
     async def sleep(self, seconds: float) -> None:
         """Nobody sleeps here."""
@@ -225,10 +225,10 @@ class Story:
         """The run takes the episode; it may change something, its lease may have ended an hour ago, or it waits."""
         async with self.ledger.writing() as session:
             asking = Asking(str(run.id), "a link", automated=True)
-            holding = await claim(session, self.cluster.cluster_id, self.cluster.name, "12110", asking, waits.now())
+            holding = await claim(session, self.cluster.cluster_id, self.cluster.name, "12110", asking, timing.now())
             assert isinstance(holding, Holding)
             if acted:
-                await begin_change(session, holding, waits.now())
+                await begin_change(session, holding, timing.now())
             if waits_now:
                 await let_go(session, holding)
         if lease_ended and not waits_now:
@@ -241,16 +241,16 @@ class Story:
 
     def past(self, column: str) -> None:
         """This time is an hour ago."""
-        then = (waits.now() - timedelta(hours=1)).strftime("%Y-%m-%d %H:%M:%S.%f")
+        then = (timing.now() - timedelta(hours=1)).strftime("%Y-%m-%d %H:%M:%S.%f")
         rows(self.file, f"UPDATE episodes SET {column} = ?", then)  # noqa: S608 - a column's name of ours
 
     async def reconciled(self, *, ahead: timedelta = timedelta(0)) -> tuple[str, int, int, str]:
         """One look, by a clock that is ahead; then the episode's state, number, starts and outcome."""
-        token = waits.clock.set(Later(ahead))
+        token = timing.clock.set(Later(ahead))
         try:
             await self.reconciler.reconcile(self.client)
         finally:
-            waits.clock.reset(token)
+            timing.clock.reset(token)
         return self.row()
 
     def row(self) -> tuple[str, int, int, str]:
@@ -491,7 +491,7 @@ async def test_a_verified_episode_is_closed(story: Story) -> None:
     holding = await story.held(run, lease_ended=False)
     async with story.ledger.writing() as session:
         alarm = Alarm(alarm_id="12110", serial="4711", location="HostName=node-master1")
-        await settle(session, holding, [Part(alarm, "END", "1 2n 3y END")], "END", "", waits.now())
+        await settle(session, holding, [Part(alarm, "END", "1 2n 3y END")], "END", "", timing.now())
     assert await story.reconciled() == ("verifying", 1, 1, "END")
     story.past("verify_until")
     assert await story.reconciled() == ("closed", 1, 1, "END")
@@ -505,7 +505,7 @@ async def test_a_run_that_died_after_its_last_word_gets_its_state(story: Story, 
     holding = await story.held(run, lease_ended=False)
     async with story.ledger.writing() as session:
         alarm = Alarm(alarm_id="12110", serial="4711", location="HostName=node-master1")
-        await settle(session, holding, [Part(alarm, word, f"1 {word}")], word, "T-1", waits.now())
+        await settle(session, holding, [Part(alarm, word, f"1 {word}")], word, "T-1", timing.now())
     assert await story.reconciled() == ("verifying", 1, 1, word)
     assert await story.state_of(run) == "Running"
     assert await story.reconciled(ahead=BEGINNING + timedelta(seconds=1)) == ("verifying", 1, 1, word)

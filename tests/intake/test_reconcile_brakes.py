@@ -13,7 +13,7 @@ from deployments.intake.dispatch import Dispatcher
 from deployments.intake.metrics import Metrics
 from deployments.intake.prefect_server import PrefectAway
 from deployments.intake.reconcile import Reconciler
-from tasks import waits
+from tasks import timing
 from tasks.ledger.braking import brake, open_breaker, release, reset_breaker, trip_if_shared
 from tasks.ledger.database import Ledger
 from tasks.ledger.tables import Episode, Wait
@@ -29,7 +29,7 @@ class Standing:
     """A clock that stands still."""
 
     def __init__(self) -> None:
-        self._at = waits.wall()
+        self._at = timing.wall()
 
     def now(self) -> datetime:
         """The same moment each time."""
@@ -68,7 +68,7 @@ class Looks:
         for cluster in clusters:
             await seen(self.ledger, cluster, told(occurred=None))  # now
         async with self.ledger.writing() as session:
-            assert await trip_if_shared(session, clusters[0].cluster_id, waits.wall(), 1)
+            assert await trip_if_shared(session, clusters[0].cluster_id, timing.wall(), 1)
         async with self.ledger.reading() as session:
             tripped = await open_breaker(session)
         assert tripped is not None
@@ -77,19 +77,19 @@ class Looks:
     async def reset(self) -> None:
         """A person lets changes go on."""
         async with self.ledger.writing() as session:
-            assert await reset_breaker(session, "mended", "anna", waits.wall())
+            assert await reset_breaker(session, "mended", "anna", timing.wall())
 
     async def overdue(self, seconds: float) -> None:
         """The only run that waits should have gone on so many seconds ago; negative: it should not yet."""
         async with self.ledger.writing() as session:
             await session.merge(an_episode_that_waits())
-            deadline = waits.now() - timedelta(seconds=seconds)
+            deadline = timing.now() - timedelta(seconds=seconds)
             await session.merge(Wait(attempt="a", step="3", episode_id="e", deadline=deadline))
 
 
 def an_episode_that_waits() -> Episode:
     """An episode whose run waits."""
-    now = waits.now()
+    now = timing.now()
     return Episode(
         id="e",
         cluster_id="c",
@@ -171,13 +171,13 @@ async def test_brakes_are_counted(looks: Looks, runbooks_home: Path) -> None:
         await looks.look()
         counted.append(looks.measured("brakes_on"))
         async with looks.ledger.writing() as session:
-            await brake(session, cluster, "a change", "anna", waits.wall())
+            await brake(session, cluster, "a change", "anna", timing.wall())
     (runbooks_home / "STOP").touch()
     await looks.look()
     counted.append(looks.measured("brakes_on"))
     (runbooks_home / "STOP").unlink()
     async with looks.ledger.writing() as session:
-        await release(session, "", "done", "anna", waits.wall())
+        await release(session, "", "done", "anna", timing.wall())
     await looks.look()
     counted.append(looks.measured("brakes_on"))
     assert (counted, looks.measured("breaker_open")) == ([0, 1, 2, 4, 2], 0)
@@ -198,12 +198,12 @@ OVERDUE = [
 async def test_overdue_waits_are_told(looks: Looks, times: list[float], told_at: list[float]) -> None:
     """A wait overdue for five minutes is an error once, once more after an hour, and anew after it was over."""
     said, measured = [], []
-    token = waits.clock.set(Standing())
+    token = timing.clock.set(Standing())
     for seconds in times:
         await looks.overdue(seconds)
         said += await looks.look()
         measured.append(looks.measured("intake_overdue_wait_seconds"))
-    waits.clock.reset(token)
+    timing.clock.reset(token)
     words = "a run waits {} s longer than it should: is a worker up?"
     assert said == [("ERROR", words.format(seconds)) for seconds in told_at]
     assert measured == [max(0, seconds) for seconds in times]

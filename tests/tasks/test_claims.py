@@ -14,7 +14,7 @@ import anyio.to_thread
 import pytest
 from sqlalchemy import select, update
 
-from tasks import waits
+from tasks import timing
 from tasks.claims import TRIES, broke_off, holds, noted, settled
 from tasks.errors import LedgerUnavailable, Refused
 from tasks.gates import intend
@@ -73,23 +73,23 @@ def there(path: Path) -> bool:
 
 async def the_lease_ends() -> None:
     """As if half a minute had gone by."""
-    await change(lease=waits.wall() - timedelta(seconds=1))
+    await change(lease=timing.wall() - timedelta(seconds=1))
 
 
 async def raised(**told: Any) -> str:
     """A source reports the alarm of a host; returns the episode."""
-    month = waits.wall() - timedelta(days=30)
+    month = timing.wall() - timedelta(days=30)
     prod = Cluster(name="prod-1", cluster_id=PROD, source="prod", speed=1, connected=month)
     seen = Observation(**{"alarm_id": "12110", "kind": "raised", "cluster": "prod", "host": "node-1", **told})
     async with open_ledger() as ledger, ledger.writing() as session:
-        (found,) = await observe(session, [Sighting(seen, prod, "syslog", "127.0.0.1", "")], waits.wall())
+        (found,) = await observe(session, [Sighting(seen, prod, "syslog", "127.0.0.1", "")], timing.wall())
     return found.episode
 
 
 async def an_intake(*, silent: timedelta = timedelta(0)) -> None:
     """An intake is at work, or was so long ago."""
     async with open_ledger() as ledger, ledger.writing() as session:
-        await intake_started(session, "an intake", waits.wall() - silent)
+        await intake_started(session, "an intake", timing.wall() - silent)
 
 
 async def refusal(case: Case) -> str:
@@ -131,7 +131,7 @@ async def test_a_killed_holder_holds_nothing_any_more() -> None:
         assert just_after == while_it_lives
     left = (await episode()).lease
     assert left is not None
-    assert left - waits.wall() <= LEASE
+    assert left - timing.wall() <= LEASE
     await the_lease_ends()
     async with holding("18") as after:
         assert (after.episode, after.token) == (while_it_lives.episode, 2)
@@ -143,12 +143,12 @@ async def test_a_claim_is_renewed_while_it_is_held() -> None:
         await the_lease_ends()
         for _ in range(100):
             await asyncio.sleep(0.05)
-            if (renewed := await _lease()) > waits.wall() + LEASE / 2:
+            if (renewed := await _lease()) > timing.wall() + LEASE / 2:
                 break
-        assert renewed > waits.wall() + LEASE / 2
+        assert renewed > timing.wall() + LEASE / 2
     await the_lease_ends()
     await asyncio.sleep(0.3)
-    assert await _lease() < waits.wall()
+    assert await _lease() < timing.wall()
 
 
 async def _lease() -> datetime:
@@ -170,7 +170,7 @@ async def test_a_run_is_at_work_once() -> None:
     """A second process that begins the run while it is at work is told so and takes nothing from it."""
     async with holding("17") as first:
         async with open_ledger() as ledger, ledger.writing() as session:
-            got = await claim(session, PROD, "prod-1", "12110", asking("17"), waits.wall())
+            got = await claim(session, PROD, "prod-1", "12110", asking("17"), timing.wall())
         assert got == Held(first.episode, "the run 17", own=True)
         assert await refusal(a_case("run-17")) == ""
 
@@ -233,7 +233,7 @@ async def test_a_change_is_noted_before_it_is_made() -> None:
         PROD,
     )
     assert (row.before, row.command, row.ended, row.did) == ("Faulty", "", None, "")
-    assert timedelta(0) <= waits.wall() - row.at < timedelta(minutes=1)
+    assert timedelta(0) <= timing.wall() - row.at < timedelta(minutes=1)
 
 
 async def test_a_claim_that_was_taken_over_lets_nothing_pass() -> None:
@@ -251,7 +251,7 @@ async def test_a_claim_that_was_taken_over_lets_nothing_pass() -> None:
 
 async def test_an_old_alarm_is_not_acted_on_unless_a_person_decides() -> None:
     """In an episode of an old alarm the last gate refuses with the age, and lets a person's run pass."""
-    now = waits.wall()
+    now = timing.wall()
     await raised(occurred=now - timedelta(hours=3), sent=now)
     async with holding("17"):
         assert await refusal(a_case("run-17")) == (
@@ -416,7 +416,7 @@ class Pauses:
 
     def now(self) -> datetime:
         """The time."""
-        return waits.wall()
+        return timing.wall()
 
     async def sleep(self, seconds: float) -> None:
         """A pause."""
@@ -435,20 +435,20 @@ async def test_a_ledger_that_is_away_for_a_moment_is_waited_for(
             (tmp_path / "away").mkdir()
 
     pauses = Pauses(comes_back)
-    token = waits.clock.set(pauses)
+    token = timing.clock.set(pauses)
     async with holding("17") as first:
         assert (type(first), pauses.taken) == (Holding, list(TRIES[:2]))
-    waits.clock.reset(token)
+    timing.clock.reset(token)
 
 
 async def test_without_a_ledger_there_is_no_claim(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a ledger that stays away the run learns so after a quarter of a minute, and that it broke off is no secret."""
     monkeypatch.setenv("RUNBOOKS_LEDGER_URL", "postgresql://nobody@127.0.0.1:9/none")
-    token = waits.clock.set(pauses := Pauses())
+    token = timing.clock.set(pauses := Pauses())
     with pytest.raises(LedgerUnavailable, match=r"the ledger .* does not answer"):
         async with holding("17"):
             pytest.fail("it was claimed")
-    waits.clock.reset(token)
+    timing.clock.reset(token)
     assert pauses.taken == list(TRIES)
     assert await broke_off("run-17", Outcome.ERROR, deployed=True)
 
@@ -464,9 +464,9 @@ async def test_a_ledger_that_goes_away_lets_nothing_pass(postgresql: str, monkey
         assert await refusal(a_case("run-17")) == ""
         await anyio.to_thread.run_sync(order, postgresql, f"DROP DATABASE {name} WITH (FORCE)")
         assert (await refusal(a_case("run-17"))).startswith("without the ledger nothing is changed: the ledger ")
-        token = waits.clock.set(pauses := Pauses())
+        token = timing.clock.set(pauses := Pauses())
         await settled(a_case("run-17"), [PART], Outcome.END, "")
-        waits.clock.reset(token)
+        timing.clock.reset(token)
         assert pauses.taken == list(TRIES)
 
 
@@ -492,5 +492,5 @@ async def test_a_run_whose_episode_is_over_holds_nothing() -> None:
     id_ = await raised()
     async with open_ledger() as ledger, ledger.writing() as session:
         await session.execute(update(Episode).values(state="closed", outcome="CLEARED"))
-        got = await claim(session, PROD, "prod-1", "12110", asking("17", episode=id_), waits.wall())
+        got = await claim(session, PROD, "prod-1", "12110", asking("17", episode=id_), timing.wall())
     assert got == Held(id_, f"nobody any more: episode {id_} has ended (CLEARED)")

@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 from prefect.logging import disable_run_logger
 
 from flows.alm_12110 import PAGE
-from tasks import waits
+from tasks import timing
 from tasks.evidence import MEANING, Page, quoted, report
 from tasks.models import Alarm, Answer, Case, Deed, Outcome
 from tasks.trail import Trail
@@ -48,10 +48,10 @@ class Standing:
 @pytest.fixture(autouse=True)
 def outside_a_run() -> Iterator[None]:
     """There is no run whose log a trail could write to, and time stands still."""
-    token = waits.clock.set(Standing())
+    token = timing.clock.set(Standing())
     with disable_run_logger():
         yield
-    waits.clock.reset(token)
+    timing.clock.reset(token)
 
 
 def alarm(host: str, serial: str) -> Alarm:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, select, update
 
-from tasks import waits
+from tasks import timing
 from tasks.blocks import Cloud, Cluster
 from tasks.blocks import Manager as ManagerBlock
 from tasks.clients.ecs import Ecs
@@ -413,7 +413,7 @@ LEDGER_GATES: list[tuple[str, Before, Action, str]] = [
 async def write(before: Before, mine: Holding) -> None:
     """This was in the ledger before."""
     async with open_ledger() as ledger, ledger.writing() as session:
-        session.add_all(before(mine, waits.wall()))
+        session.add_all(before(mine, timing.wall()))
 
 
 async def intents(mine: Holding) -> list[tuple[str, str, str, str, bool]]:
@@ -613,13 +613,13 @@ async def test_the_first_gate_speaks() -> None:
         await write(everything, mine)
         heard = [(await refused())[0]]
         async with open_ledger() as ledger, ledger.writing() as session:
-            await session.execute(update(Brake).values(released=waits.wall()))
+            await session.execute(update(Brake).values(released=timing.wall()))
         heard.append((await refused())[0])
         async with open_ledger() as ledger, ledger.writing() as session:
-            await session.execute(update(Breaker).values(reset=waits.wall()))
+            await session.execute(update(Breaker).values(reset=timing.wall()))
         heard.append((await refused())[0][:27])
         async with open_ledger() as ledger, ledger.writing() as session:
-            await session.execute(update(Intent).values(ended=waits.wall()))
+            await session.execute(update(Intent).values(ended=timing.wall()))
         heard.append((await refused())[0])
         async with open_ledger() as ledger, ledger.writing() as session:
             await session.execute(delete(Intent).where(Intent.cluster_id == PROD, Intent.target != NEW))

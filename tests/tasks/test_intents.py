@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
-from tasks import waits
+from tasks import timing
 from tasks.claims import noted
 from tasks.gates import intend
 from tasks.intents import Begun, begun_before, command_is, seen_to_its_end
@@ -44,10 +44,10 @@ async def test_what_was_begun_is_known_to_the_run_begun_anew() -> None:
         await command_is(CASE, "3", "node-1", "4711")
         found.append(await begun_before(CASE, "3", "node-1"))
         elsewhere = [await begun_before(CASE, "6", "node-1"), await begun_before(CASE, "3", "node-2")]
-    at = found[1].at if found[1] else waits.wall()
+    at = found[1].at if found[1] else timing.wall()
     about = Begun(at, '{"status": "Faulty"}', "")
     assert found == [None, about, about, Begun(at, '{"status": "Faulty"}', "4711")]
-    assert (elsewhere, timedelta(0) <= waits.wall() - at < timedelta(minutes=1)) == ([None, None], True)
+    assert (elsewhere, timedelta(0) <= timing.wall() - at < timedelta(minutes=1)) == ([None, None], True)
 
 
 async def test_what_was_seen_to_its_end_is_not_begun_again() -> None:

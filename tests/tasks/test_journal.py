@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from sqlalchemy import select, update
 
 import tasks
-from tasks import errors, waits
+from tasks import errors, timing
 from tasks.claims import noted
 from tasks.journal import KEPT, MOST_LETTERS, Once, as_first_seen, once
 from tasks.ledger.database import open_ledger
@@ -88,7 +88,7 @@ async def test_another_attempt_does_it_again() -> None:
         async with holding(run):
             found.append(await steps.plain(a_case(f"run-{run}")))
         async with open_ledger() as ledger, ledger.writing() as session:  # its lease ends
-            await session.execute(update(Episode).values(lease=waits.wall()))
+            await session.execute(update(Episode).values(lease=timing.wall()))
     assert (found, len(await learned())) == ([1, 2, 3], 3)
 
 
@@ -237,7 +237,7 @@ async def test_what_another_process_learned_meanwhile_counts() -> None:
     @once("")
     async def step(case: Case) -> int:
         told = '{"error": "CannotTell", "args": ["no answer"]}'
-        await noted(case, lambda session, mine: learn(session, mine.attempt, "step ", told, waits.wall()))
+        await noted(case, lambda session, mine: learn(session, mine.attempt, "step ", told, timing.wall()))
         return 1
 
     async with holding("17"):
@@ -254,7 +254,7 @@ async def test_what_a_run_first_saw_stays() -> None:
         assert again.token == 2
         seen, began = await as_first_seen(CASE, again)
     assert (seen, seen.attempt, began) == (first[0], mine.attempt, first[1])
-    assert (seen, began <= waits.now()) == (mine, True)
+    assert (seen, began <= timing.now()) == (mine, True)
 
 
 def test_a_step_keeps_its_own_face() -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks import waits
+from tasks import timing
 from tasks.errors import ConfigurationError
 from tasks.tickets import Ticket, store, ticket, tickets
 
@@ -97,9 +97,9 @@ class HandClock:
 def clock() -> Iterator[HandClock]:
     """A clock by hand, for this test."""
     mine = HandClock()
-    token = waits.clock.set(mine)
+    token = timing.clock.set(mine)
     yield mine
-    waits.clock.reset(token)
+    timing.clock.reset(token)
 
 
 def told(script: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks import waits
+from tasks import timing
 
 START = datetime(2026, 7, 1, 8, tzinfo=UTC)
 
@@ -37,15 +37,15 @@ class HandClock:
 def clock() -> Iterator[HandClock]:
     """A clock by hand, for this test."""
     mine = HandClock()
-    token = waits.clock.set(mine)
+    token = timing.clock.set(mine)
     yield mine
-    waits.clock.reset(token)
+    timing.clock.reset(token)
 
 
 async def looked(clock: HandClock, until: float, *, every: float, speed: float, takes: float = 0.0) -> list[float]:
     """Seconds after the start at which there was a look, each of which takes a while."""
     seen = []
-    async for moment in waits.looks(START + timedelta(seconds=until), every=every, speed=speed):
+    async for moment in timing.looks(START + timedelta(seconds=until), every=every, speed=speed):
         seen.append((moment - START).total_seconds())
         assert moment == clock.now(), "a look is told the time it begins"
         clock.move(takes)
@@ -80,11 +80,11 @@ async def test_looks_at_once_then_regularly_and_at_the_end(
 async def test_no_sleep_goes_past_the_deadline(until: float, every: float, speed: float, takes: float) -> None:
     """However long a look takes, no sleep is too long or ends after `until`, and the last look is not early."""
     clock = HandClock()
-    token = waits.clock.set(clock)
+    token = timing.clock.set(clock)
     try:
         moments = await looked(clock, until, every=every, speed=speed, takes=takes)
     finally:
-        waits.clock.reset(token)
+        timing.clock.reset(token)
     end = (START + timedelta(seconds=until) - START).total_seconds()
     assert moments[0] == 0
     assert all(before < end for before in moments[:-1])
@@ -96,7 +96,7 @@ async def test_no_sleep_goes_past_the_deadline(until: float, every: float, speed
 @pytest.mark.anyio
 async def test_a_loop_that_is_left_sleeps_no_more(clock: HandClock) -> None:
     """Leaving the loop at the first look costs no sleep."""
-    async for _ in waits.looks(START + timedelta(hours=1), every=60, speed=1):
+    async for _ in timing.looks(START + timedelta(hours=1), every=60, speed=1):
         break
     assert clock.slept == []
 
@@ -104,11 +104,11 @@ async def test_a_loop_that_is_left_sleeps_no_more(clock: HandClock) -> None:
 @pytest.mark.parametrize(("seconds", "speed", "after"), [(600, 1, 600), (600, 60, 10), (0, 60, 0), (90, 0.5, 180)])
 def test_later_is_counted_in_the_clusters_time(seconds: float, speed: float, after: float) -> None:
     """A duration of the cluster's time is as much shorter as its time is faster."""
-    assert waits.later(seconds, since=START, speed=speed) == START + timedelta(seconds=after)
+    assert timing.later(seconds, since=START, speed=speed) == START + timedelta(seconds=after)
 
 
 def test_the_time_is_utc_and_aware() -> None:
     """Without a clock by hand the time is the machine's, aware, in UTC."""
     before = datetime.now(UTC)
-    assert before <= waits.now() <= datetime.now(UTC)
-    assert waits.now().tzinfo is UTC
+    assert before <= timing.now() <= datetime.now(UTC)
+    assert timing.now().tzinfo is UTC
