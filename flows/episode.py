@@ -52,6 +52,9 @@ async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any
             ticket = await ticket_for(trail, page)
             await publish(trail, report(trail, page, link))
             await settled(case, trail.parts, trail.outcome, ticket.id if ticket else "")
+    except Pause:
+        unwatch(case.run, trail)
+        raise
     except (ConfigurationError, LedgerUnavailable) as error:
         return Failed(message=str(error))
     parts = [*(f"{host}: {trace}" for host, trace in trail.traces.items())]
@@ -59,7 +62,7 @@ async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any
         parts = [trail.entries[-1].text.partition(": ")[2] if trail.entries else "There is no active alarm"]
     message = f"{trail.outcome}. {'; '.join(parts)}{f'. Ticket {ticket.id}' if ticket else ''}"
     get_run_logger().info(message)
-    unwatch(case.run)
+    unwatch(case.run, trail)
     if trail.outcome is Outcome.ERROR:
         return Failed(name=trail.outcome, message=message)
     return Completed(name=trail.outcome, message=message)

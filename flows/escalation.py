@@ -51,9 +51,10 @@ def watch(run: str, trail: Trail, page: Page) -> None:
     _watched.setdefault(run, (trail, page))
 
 
-def unwatch(run: str) -> None:
-    """The run came to its end."""
-    _watched.pop(run, None)
+def unwatch(run: str, trail: Trail) -> None:
+    """The run came to its end, or to a wait; the trail of another segment of it stays."""
+    if run in _watched and _watched[run][0] is trail:
+        del _watched[run]
 
 
 async def ticket_for_a_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
