@@ -59,19 +59,21 @@ class SegmentResult(BaseWorkerResult):
 class _Segment:
     run: UUID
     future: Future[None] | None = None
+    begun: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: bool = False
 
 
 async def _carried_out(
-    flow: Flow[..., Any], flow_run: FlowRun, worker: asyncio.AbstractEventLoop, ended: asyncio.Event
+    flow: Flow[..., Any], flow_run: FlowRun, worker: asyncio.AbstractEventLoop, segment: _Segment
 ) -> None:
+    segment.begun = True
     try:
         await run_flow(flow, flow_run=flow_run, return_type="state")  # type: ignore[misc]  # it is async
     except (Pause, Abort):  # it waits, or its state says that it is over
         pass
     finally:
-        worker.call_soon_threadsafe(ended.set)
+        worker.call_soon_threadsafe(segment.ended.set)
 
 
 class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
@@ -107,7 +109,7 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
         if task_status:
             task_status.started(where)
         segment = _Segment(flow_run.id)
-        work = _carried_out(flow, flow_run, asyncio.get_running_loop(), segment.ended)
+        work = _carried_out(flow, flow_run, asyncio.get_running_loop(), segment)
         segment.future = asyncio.run_coroutine_threadsafe(work, self._elsewhere)
         self._segments.add(segment)
         try:
@@ -115,7 +117,8 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
         except asyncio.CancelledError:
             if not segment.cancelled:
                 raise
-            await segment.ended.wait()
+            if segment.begun:
+                await segment.ended.wait()
             words = "cancelled while it was at work: what it had begun may have been done"
             await self.client.set_flow_run_state(flow_run.id, Cancelled(message=words), force=True)
         finally:

@@ -85,5 +85,7 @@ async def _carried_out(trail: Trail, procedure: Procedure) -> None:
         await procedure(trail.case, trail)
     except (CannotTell, RemoteError) as error:  # a step that changes something ends its own; this was a question
         trail.stop(Outcome.CANNOT_TELL, str(error))
+    except LedgerUnavailable:  # the run fails, and is begun anew where it was
+        raise
     except RunbookError as error:
         trail.stop(Outcome.ERROR, str(error))

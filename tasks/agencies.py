@@ -11,7 +11,7 @@ from tasks import timing
 from tasks.blocks import Cluster
 from tasks.connections import Connection, connected
 from tasks.errors import DryRun, OutcomeUnknown, Refused, RemoteError, ServerTrouble, StepFailed, Throttled, Unreachable
-from tasks.gates import intend, may_change
+from tasks.gates import intend, may_change, may_go_on
 from tasks.intents import begun_before, seen_to_its_end
 from tasks.journal import once
 from tasks.models import Alarm, Answer, Case, ClusterRecord, Deed, Node, Outcome
@@ -20,6 +20,7 @@ from tasks.retrying import DELAYS, RETRIES, may_pass
 ECS_TRUST_DOMAIN = "op_svc_ecs"
 NODES_AT_ONCE = 8
 THROTTLED_TRIES = 5
+LONGEST_PAUSE = 600.0
 READ_BACK_EVERY, READ_BACK_TAKES = 5.0, 120.0  # seconds of the cluster's time
 UPDATE_TAKES = 600.0
 CTS_KEEPS = timedelta(days=7)
@@ -261,7 +262,9 @@ async def _bind(case: Case, connection: Connection, node: Node, alarms: Sequence
             return Deed(host=node.host, did=f"is bound to {now} already", at=timing.now())
         if now:
             raise StepFailed(f"{node.host} names another agency now, {now!r}, which is never written over")
-        if not intended:
+        if intended:
+            await may_go_on(case)
+        else:
             await intend(case, cluster, "rebind", node.host, alarms[0].host, before=cluster.agency)
             intended = True
         try:
@@ -274,7 +277,7 @@ async def _bind(case: Case, connection: Connection, node: Node, alarms: Sequence
             if not tries_left:
                 raise
             asked = error.retry_after if isinstance(error, Throttled) else None
-            await timing.pause(asked or READ_BACK_EVERY)
+            await timing.pause(min(asked or READ_BACK_EVERY, LONGEST_PAUSE))
     return await _read_back(connection, node, cluster.agency, lost)
 
 

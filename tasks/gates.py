@@ -116,6 +116,26 @@ async def intend(case: Case, cluster: Cluster, action: Action, target: str, host
         raise Refused(why, incident=tripped.id if tripped and why == stops(tripped) else "")
 
 
+async def may_go_on(case: Case) -> None:
+    """The gates that a change passes once more which was put off after its intent: brake, breaker, and the fence.
+
+    Raises:
+        Refused: one does not let it pass, or the ledger does not answer.
+    """
+    if case.dry_run:
+        return
+    try:
+        async with holding(case) as (session, mine):
+            episode = await session.get(Episode, mine.episode)
+            why = await braked(session, episode.cluster if episode else "")
+            if not why and not await begin_change(session, mine, timing.wall()):
+                why = "this run has lost its claim on the cluster: another one may be at work"
+    except LedgerUnavailable as error:
+        raise Refused(f"without the ledger nothing is changed: {error}") from error
+    if why:
+        raise Refused(why)
+
+
 async def _the_ledger_refuses(
     session: AsyncSession, mine: Holding, cluster: Cluster, action: Action, target: str, host: str
 ) -> str:

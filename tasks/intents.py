@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from tasks import timing
 from tasks.claims import holds, noted
+from tasks.ledger.episodes import Holding, still_holds
 from tasks.ledger.learning import command_known, intent_ended, intent_of
 from tasks.models import Case
 
@@ -42,6 +45,11 @@ async def command_is(case: Case, step: str, target: str, command: str) -> None:
 
 
 async def seen_to_its_end(case: Case, step: str, target: str, did: str) -> None:
-    """It was seen how the change ended, if one was begun."""
+    """It was seen how the change ended, if one was begun; not by a run that was taken over."""
+
+    async def write(session: AsyncSession, mine: Holding) -> None:
+        if await still_holds(session, mine):
+            await intent_ended(session, mine, step, target, did, timing.wall())
+
     if holds(case):
-        await noted(case, lambda session, mine: intent_ended(session, mine, step, target, did, timing.wall()))
+        await noted(case, write)

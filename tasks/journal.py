@@ -13,10 +13,11 @@ from functools import wraps
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, get_type_hints
 
 from pydantic import TypeAdapter
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks import errors, timing
 from tasks.claims import holds, noted
-from tasks.ledger.episodes import Holding
+from tasks.ledger.episodes import Holding, still_holds
 from tasks.ledger.learning import learn, learned
 from tasks.models import Alarm, Case
 
@@ -82,6 +83,12 @@ async def as_first_seen(case: Case, holding: Holding) -> tuple[Holding, datetime
     """What the run found in the ledger when it first took its episode, and when that was: the same whenever it is
     begun anew, though more may be reported meanwhile."""
     return holding, timing.now()
+
+
+async def _kept(session: AsyncSession, mine: Holding, key: str, value: str) -> str:
+    if not await still_holds(session, mine):  # another segment goes on, and learns for itself
+        return value
+    return await learn(session, mine.attempt, key, value, timing.wall())
 
 
 async def _carried_out(step: Callable[[], Awaitable[T]], kept: TypeAdapter[T]) -> str:

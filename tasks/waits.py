@@ -90,6 +90,8 @@ async def _become_a_row(case: Case, until: datetime) -> State[Any] | None:
                 await _wait(client, UUID(case.run), timing.now())
         except LedgerUnavailable as error:  # its lease ends by itself
             logger.warning("the ledger does not know that this run waits: %s", error)
+        except (httpx.HTTPError, PrefectHTTPStatusError, OSError) as error:  # the intake wakes it
+            logger.warning("an alarm was cleared, and Prefect does not take that now: %s", error)
         return state
 
 

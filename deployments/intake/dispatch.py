@@ -150,8 +150,12 @@ class Dispatcher:
         run = (await flow_runs(client, episode.holder)).get(episode.holder or "")
         if not (run and run.state and run.state.name == "AwaitingRetry"):
             return
-        with asking():
-            await client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=timing.now()), force=True)
+        try:
+            with asking():
+                await client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=timing.now()), force=True)
+        except (ObjectNotFound, PrefectHTTPStatusError) as error:  # deleted meanwhile: the reconciler finds that out
+            logger.warning("%s is not woken: %s", run.name, " ".join(str(error).split()))
+            return
         logger.info("%s is woken: an alarm of episode %s was cleared", run.name, episode.id)
         async with self._ledger.writing() as session:
             await woken(session, episode)

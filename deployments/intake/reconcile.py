@@ -172,8 +172,11 @@ class Reconciler:
             words = f"{episode.outcome}. {parts}{f'. Ticket {episode.ticket}' if episode.ticket else ''}"
             kind = Failed if episode.outcome == Outcome.ERROR else Completed
             logger.warning("%s is through (%s), and Prefect did not know", run.name, episode.outcome)
-            with asking():
-                await client.set_flow_run_state(run.id, kind(name=episode.outcome, message=words), force=True)
+            try:
+                with asking():
+                    await client.set_flow_run_state(run.id, kind(name=episode.outcome, message=words), force=True)
+            except (ObjectNotFound, PrefectHTTPStatusError) as error:  # deleted meanwhile
+                logger.warning("%s keeps its state: %s", run.name, " ".join(str(error).split()))
 
     async def _settle(self, client: PrefectClient, episode: Episode, segments: Collection[str]) -> None:
         """Look once more, for the other looks may have taken their time, and do what is to be done."""

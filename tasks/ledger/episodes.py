@@ -128,6 +128,14 @@ async def renew(session: AsyncSession, holding: Holding, now: datetime) -> bool:
     return await _as_holder(session, holding, lease=now + LEASE)
 
 
+async def still_holds(session: AsyncSession, holding: Holding) -> bool:
+    """Whether the fence still holds: what a segment says that was taken over no longer counts."""
+    mine = select(Episode.id).where(
+        Episode.id == holding.episode, Episode.token == holding.token, Episode.state.in_(HELD)
+    )
+    return await session.scalar(mine) is not None
+
+
 async def begin_change(session: AsyncSession, holding: Holding, now: datetime) -> bool:
     """Note that a change is about to be made; False as in `renew`."""
     return await _as_holder(session, holding, lease=now + LEASE, acted=True)
