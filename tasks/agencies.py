@@ -11,7 +11,7 @@ from tasks import timing
 from tasks.blocks import Cluster
 from tasks.connections import Connection, connected
 from tasks.errors import DryRun, OutcomeUnknown, Refused, RemoteError, ServerTrouble, StepFailed, Throttled, Unreachable
-from tasks.gates import intend, may_change, may_go_on
+from tasks.gates import intend, kept_from, may_change, may_go_on
 from tasks.intents import begun_before, seen_to_its_end
 from tasks.journal import once
 from tasks.models import Alarm, Answer, Case, ClusterRecord, Deed, Node, Outcome
@@ -159,9 +159,7 @@ async def nodes_to_bind(case: Case, alarms: Sequence[Alarm]) -> tuple[Node, ...]
         try:
             return await _unbound_nodes(case, connection, alarms)
         except Refused as error:
-            return Deed(
-                host="", did=f"not bound: {error}", at=timing.now(), ended=error.outcome, incident=error.incident
-            )
+            return kept_from(case, "", "not bound", error)
 
 
 async def _unbound_nodes(case: Case, connection: Connection, alarms: Sequence[Alarm]) -> tuple[Node, ...]:
@@ -245,12 +243,8 @@ async def _bound(case: Case, connection: Connection, node: Node, alarms: Sequenc
             agency = connection.cluster.agency
             return await _read_back(connection, node, before.before or agency, f" (begun at {before.at:%H:%M:%S} UTC)")
         return await _bind(case, connection, node, alarms, begun=begun)
-    except Refused as error:
-        return Deed(host=host, did=f"not bound: {error}", at=timing.now(), ended=error.outcome, incident=error.incident)
-    except DryRun as error:
-        # As in a restart: a client that is dry although the run is not belongs to a cluster in `observe`.
-        ended = Outcome.DRY_RUN if case.dry_run else Outcome.REFUSED
-        return Deed(host=host, did=str(error), at=timing.now(), ended=ended)
+    except (Refused, DryRun) as error:
+        return kept_from(case, host, "not bound", error)
 
 
 async def _bind(case: Case, connection: Connection, node: Node, alarms: Sequence[Alarm], *, begun: bool) -> Deed:

@@ -86,16 +86,32 @@ async def holding(case: Case) -> AsyncIterator[tuple[AsyncSession, Holding]]:
         Refused: the run holds nothing: it must change nothing.
         LedgerUnavailable: the ledger does not answer.
     """
+    held = _held(case)
+    async with held.ledger.writing() as session:
+        yield session, held.holding
+
+
+def _held(case: Case) -> _Claim:
     held = _claims.get().get(case.run)
     if held is None:
         raise Refused("this run holds no claim on its cluster")
-    async with held.ledger.writing() as session:
-        yield session, held.holding
+    return held
 
 
 def holds(case: Case) -> bool:
     """Whether the run holds its cluster's episode here; a dry run holds none."""
     return case.run in _claims.get()
+
+
+async def looked_up(case: Case, work: Callable[[AsyncSession, Holding], Awaitable[Got]]) -> Got:
+    """Read something of the run in the ledger, as `noted` writes: nobody who writes is kept waiting."""
+
+    async def once() -> Got:
+        held = _held(case)
+        async with held.ledger.reading() as session:
+            return await work(session, held.holding)
+
+    return await _insisting(once)
 
 
 async def noted(case: Case, work: Callable[[AsyncSession, Holding], Awaitable[Got]]) -> Got:

@@ -1,7 +1,8 @@
 """What must hold at the moment of a mutation. A gate that cannot be read refuses."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Literal
 
@@ -12,13 +13,13 @@ from tasks.blocks import Cluster, cluster_block
 from tasks.brakes import stop_file
 from tasks.claims import holding
 from tasks.connections import Connection
-from tasks.errors import ConfigurationError, LedgerUnavailable, Refused, RemoteError
+from tasks.errors import ConfigurationError, DryRun, LedgerUnavailable, Refused, RemoteError
 from tasks.ledger.braking import braked, open_breaker, stops, trip_if_shared
 from tasks.ledger.episodes import Holding, begin_change
 from tasks.ledger.learning import begun_elsewhere, count_intents
 from tasks.ledger.observing import raises_of
 from tasks.ledger.tables import Episode, Intent
-from tasks.models import Alarm, Case, Outcome
+from tasks.models import Alarm, Case, Deed, Outcome
 from tasks.windows import why_not_now
 
 Action = Literal["restart", "rebind"]
@@ -92,28 +93,26 @@ async def intend(case: Case, cluster: Cluster, action: Action, target: str, host
         return
     if stopped := stop_file():
         raise Refused(stopped)
-    try:
-        async with holding(case) as (session, mine):
-            why = await _the_ledger_refuses(session, mine, cluster, action, target, host)
-            tripped = await open_breaker(session) if why else None
-            if not why and not await begin_change(session, mine, timing.wall()):
-                why = "this run has lost its claim on the cluster: another one may be at work"
-            if not why:
-                session.add(
-                    Intent(
-                        attempt=mine.attempt,
-                        step=STEP_OF[action],
-                        target=target,
-                        episode_id=mine.episode,
-                        cluster_id=cluster.cluster_id,
-                        at=timing.wall(),
-                        before=before,
-                    )
+    async with _at_the_ledger(case) as (session, mine):
+        why = await _the_ledger_refuses(session, mine, cluster, action, target, host)
+        tripped = await open_breaker(session) if why else None
+        if why := why or await _lost(session, mine):
+            refused = Refused(why, incident=tripped.id if tripped and why == stops(tripped) else "")
+        else:
+            refused = None
+            session.add(
+                Intent(
+                    attempt=mine.attempt,
+                    step=STEP_OF[action],
+                    target=target,
+                    episode_id=mine.episode,
+                    cluster_id=cluster.cluster_id,
+                    at=timing.wall(),
+                    before=before,
                 )
-    except LedgerUnavailable as error:
-        raise Refused(f"without the ledger nothing is changed: {error}") from error
-    if why:  # what the look has written down, a breaker that tripped, stays
-        raise Refused(why, incident=tripped.id if tripped and why == stops(tripped) else "")
+            )
+    if refused:  # only now: what the look has written down, a breaker that tripped, stays
+        raise refused
 
 
 async def may_go_on(case: Case) -> None:
@@ -124,16 +123,38 @@ async def may_go_on(case: Case) -> None:
     """
     if case.dry_run:
         return
+    async with _at_the_ledger(case) as (session, mine):
+        episode = await session.get(Episode, mine.episode)
+        if why := await braked(session, episode.cluster if episode else "") or await _lost(session, mine):
+            raise Refused(why)
+
+
+@asynccontextmanager
+async def _at_the_ledger(case: Case) -> AsyncIterator[tuple[AsyncSession, Holding]]:
     try:
-        async with holding(case) as (session, mine):
-            episode = await session.get(Episode, mine.episode)
-            why = await braked(session, episode.cluster if episode else "")
-            if not why and not await begin_change(session, mine, timing.wall()):
-                why = "this run has lost its claim on the cluster: another one may be at work"
+        async with holding(case) as held:
+            yield held
     except LedgerUnavailable as error:
         raise Refused(f"without the ledger nothing is changed: {error}") from error
-    if why:
-        raise Refused(why)
+
+
+async def _lost(session: AsyncSession, mine: Holding) -> str:
+    """The fence, from which on the run may have changed something; empty: it holds."""
+    if await begin_change(session, mine, timing.wall()):
+        return ""
+    return "this run has lost its claim on the cluster: another one may be at work"
+
+
+def kept_from(case: Case, host: str, what: str, error: Refused | DryRun) -> Deed:
+    """What a step says of a change that was not made: a gate refused it, or the client was dry.
+
+    A client that is dry although the run is not belongs to a cluster that was in `observe` when the run began.
+    """
+    if isinstance(error, Refused):
+        did = f"{what}: {error}"
+        return Deed(host=host, did=did, at=timing.now(), ended=error.outcome, incident=error.incident)
+    ended = Outcome.DRY_RUN if case.dry_run else Outcome.REFUSED
+    return Deed(host=host, did=str(error), at=timing.now(), ended=ended)
 
 
 async def _the_ledger_refuses(

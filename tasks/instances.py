@@ -19,7 +19,7 @@ from tasks.errors import (
     StepFailed,
     Unreachable,
 )
-from tasks.gates import intend, may_change
+from tasks.gates import intend, kept_from, may_change
 from tasks.intents import begun_before, command_is, seen_to_its_end
 from tasks.journal import once
 from tasks.models import Alarm, Answer, Case, Deed, Instance, ManagedHost, Node, Outcome, hosts_of
@@ -248,14 +248,8 @@ async def _restarted(case: Case, connection: Connection, alarm: Alarm) -> Deed:
             raise Refused(f"no longer clearly abnormal: Manager says {[each.status for each in found]}")
         await intend(case, cluster, "restart", host, host, before=found[0].model_dump_json())
         return await _restart(case, connection, found[0])
-    except Refused as error:
-        return Deed(
-            host=host, did=f"not restarted: {error}", at=timing.now(), ended=error.outcome, incident=error.incident
-        )
-    except DryRun as error:
-        # A client that is dry although the run is not: the cluster was in `observe` when the run began.
-        ended = Outcome.DRY_RUN if case.dry_run else Outcome.REFUSED
-        return Deed(host=host, did=str(error), at=timing.now(), ended=ended)
+    except (Refused, DryRun) as error:
+        return kept_from(case, host, "not restarted", error)
 
 
 async def _restart(case: Case, connection: Connection, instance: Instance) -> Deed:

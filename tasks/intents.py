@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks import timing
-from tasks.claims import holds, noted
+from tasks.claims import holds, looked_up, noted
 from tasks.ledger.episodes import Holding, still_holds
 from tasks.ledger.learning import command_known, intent_ended, intent_of
 from tasks.models import Case
@@ -34,7 +34,7 @@ async def begun_before(case: Case, step: str, target: str) -> Begun | None:
     """
     if not holds(case):
         return None
-    intent = await noted(case, lambda session, mine: intent_of(session, mine, step, target))
+    intent = await looked_up(case, lambda session, mine: intent_of(session, mine, step, target))
     return Begun(intent.at, intent.before, intent.command) if intent else None
 
 

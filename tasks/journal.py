@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks import errors, timing
-from tasks.claims import holds, noted
+from tasks.claims import holds, looked_up, noted
 from tasks.ledger.episodes import Holding, still_holds
 from tasks.ledger.learning import learn, learned
 from tasks.models import Alarm, Case
@@ -64,7 +64,7 @@ def once(key: str) -> Callable[[Callable[P, Awaitable[T]]], Once[P, T]]:
                 return await step(*args, **kwargs)
             named = {name: _name(value) for name, value in bound.arguments.items()}
             text = f"{function.__name__} {key.format(**named)}"
-            known = await noted(case, lambda session, mine: learned(session, mine.attempt, text))
+            known = await looked_up(case, lambda session, mine: learned(session, mine.attempt, text))
             if known is None:
                 value = await _carried_out(lambda: step(*args, **kwargs), kept)
                 known = await noted(

@@ -12,7 +12,7 @@ from prefect.states import AwaitingRetry
 
 from deployments.intake.events import tell_episode
 from deployments.intake.metrics import Metrics
-from deployments.intake.prefect_server import PrefectAway, asking, flow_runs
+from deployments.intake.prefect_server import PrefectAway, asking, flow_run
 from tasks import timing
 from tasks.errors import LedgerUnavailable
 from tasks.ledger.database import Ledger
@@ -147,7 +147,7 @@ class Dispatcher:
     async def _wake(self, client: PrefectClient, episode: Episode) -> None:
         """Pass a clear on to the run, only if it waits: one that is being begun looks for itself, one that is dead is
         begun anew, one that a person has suspended is left so until he resumes it."""
-        run = (await flow_runs(client, episode.holder)).get(episode.holder or "")
+        run = await flow_run(client, episode.holder)
         if not (run and run.state and run.state.name == "AwaitingRetry"):
             return
         try:

@@ -36,6 +36,11 @@ def asking() -> Iterator[None]:
         raise PrefectAway(f"Prefect cannot be reached ({str(error) or type(error).__name__})") from error
 
 
+async def flow_run(client: PrefectClient, id_: str | None) -> FlowRun | None:
+    """The flow run of this id; None where there is none (any more). Raises as `flow_runs`."""
+    return (await flow_runs(client, id_)).get(id_ or "")
+
+
 async def flow_runs(client: PrefectClient, *ids: str | None) -> dict[str, FlowRun]:
     """Flow runs by id; those that there are not (any more) are missing.
 

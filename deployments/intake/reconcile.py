@@ -14,7 +14,7 @@ from prefect.states import Completed, Failed, Scheduled
 from deployments.intake.dispatch import Dispatcher
 from deployments.intake.events import tell_episode
 from deployments.intake.metrics import Metrics
-from deployments.intake.prefect_server import PAGE, PrefectAway, asking, flow_runs
+from deployments.intake.prefect_server import PAGE, PrefectAway, asking, flow_run, flow_runs
 from tasks import timing
 from tasks.brakes import stop_file
 from tasks.errors import ConfigurationError, LedgerUnavailable
@@ -180,7 +180,7 @@ class Reconciler:
 
     async def _settle(self, client: PrefectClient, episode: Episode, segments: Collection[str]) -> None:
         """Look once more, for the other looks may have taken their time, and do what is to be done."""
-        run = (await flow_runs(client, run_of(episode))).get(run_of(episode))
+        run = await flow_run(client, run_of(episode))
         now = timing.now()
         todo = verdict(episode, run, now, segments=segments)
         state = run.state.name if run and run.state else "deleted"

@@ -5,7 +5,6 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +20,7 @@ from pydantic import (
 from deployments.intake.syslog import DEFAULT_TEMPLATE, IDENTIFIERS, MAX_LINE, Template
 from tasks.clients.http import on_this_machine
 from tasks.errors import ConfigurationError
+from tasks.windows import parse_time_zone
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -40,10 +40,7 @@ def _template(text: str) -> str:
 
 
 def _zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ValueError, OSError, ZoneInfoNotFoundError):
-        raise ValueError(f"no such time zone: {name!r}; write it like Europe/Berlin or UTC") from None
+    parse_time_zone(name)
     return name
 
 

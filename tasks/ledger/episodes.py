@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from secrets import token_hex
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks.ledger.matching import the_one
@@ -130,10 +130,7 @@ async def renew(session: AsyncSession, holding: Holding, now: datetime) -> bool:
 
 async def still_holds(session: AsyncSession, holding: Holding) -> bool:
     """Whether the fence still holds: what a segment says that was taken over no longer counts."""
-    mine = select(Episode.id).where(
-        Episode.id == holding.episode, Episode.token == holding.token, Episode.state.in_(HELD)
-    )
-    return await session.scalar(mine) is not None
+    return await session.scalar(select(Episode.id).where(*_fenced(holding))) is not None
 
 
 async def begin_change(session: AsyncSession, holding: Holding, now: datetime) -> bool:
@@ -162,16 +159,17 @@ async def let_go(session: AsyncSession, holding: Holding) -> bool | None:
     Returns:
         Whether an alarm was cleared while it was at work; None: the episode is another's.
     """
-    mine = update(Episode).where(
-        Episode.id == holding.episode, Episode.token == holding.token, Episode.state == "running"
-    )
+    mine = update(Episode).where(*_fenced(holding), Episode.state == "running")
     done = (await session.execute(mine.values(state="waiting", lease=None).returning(Episode.wake))).first()
     return bool(done[0]) if done else None
 
 
+def _fenced(holding: Holding) -> tuple[ColumnElement[bool], ...]:
+    return Episode.id == holding.episode, Episode.token == holding.token, Episode.state.in_(HELD)
+
+
 async def _as_holder(session: AsyncSession, holding: Holding, **values: object) -> bool:
-    mine = update(Episode).where(Episode.id == holding.episode, Episode.token == holding.token, Episode.state.in_(HELD))
-    changed = await session.execute(mine.values(**values).returning(Episode.id))
+    changed = await session.execute(update(Episode).where(*_fenced(holding)).values(**values).returning(Episode.id))
     return changed.first() is not None
 
 

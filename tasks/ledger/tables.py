@@ -6,8 +6,6 @@ from typing import Any, ClassVar
 from sqlalchemy import DateTime, Dialect, ForeignKey, Index, Text, TypeDecorator, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
-NEVER = datetime.max.replace(tzinfo=UTC)
-
 
 class Utc(TypeDecorator[datetime]):
     """An aware time, kept in UTC; SQLite keeps no offset, so it is added again when read."""
@@ -43,7 +41,7 @@ class Cluster(Table, kw_only=True, eq=False):
     Attributes:
         connected: when the block was made.
         gone: when it was first missed.
-        account: the domain id of its cloud, `agency` the agency that its block names; what many share may be a cause.
+        account: the domain id of its cloud; what many share may be a cause.
     """
 
     __tablename__ = "clusters"
@@ -54,7 +52,6 @@ class Cluster(Table, kw_only=True, eq=False):
     connected: Mapped[datetime]
     gone: Mapped[datetime | None] = mapped_column(default=None)
     account: Mapped[str] = mapped_column(default="")
-    agency: Mapped[str] = mapped_column(default="")
 
 
 class Episode(Table, kw_only=True, eq=False):

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -71,7 +72,7 @@ class Trap:
         return await self.spring()
 
 
-class Wire:
+class Wire(ABC):
     """A port of loopback whose connections go on to another; subclasses see the messages."""
 
     def __init__(self, upstream: int, trap: Trap) -> None:
@@ -111,13 +112,13 @@ class Wire:
                 each.close()
             self._open.discard(task)
 
+    @abstractmethod
     async def carry(
         self,
         client: tuple[asyncio.StreamReader, asyncio.StreamWriter],
         server: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     ) -> None:
         """Carry messages both ways until one side closes."""
-        raise NotImplementedError
 
 
 class HttpWire(Wire):
