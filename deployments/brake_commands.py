@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
@@ -18,11 +17,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from deployments.ending import run_until_ended
+from deployments.stop_file import remove_stop_file, stop_by_file, warn
 from deployments.terminal import console, say
 from tasks import timing
-from tasks.brakes import NAME, stop_file
+from tasks.brakes import stop_file
 from tasks.errors import ConfigurationError, LedgerUnavailable, RunbookError, UnknownCluster
-from tasks.home import home
 from tasks.ledger.braking import brake, brakes, open_breaker, release, reset_breaker
 from tasks.ledger.database import open_ledger
 from tasks.ledger.receiving import clusters
@@ -67,7 +66,7 @@ def stop(
     if file:
         if cluster is not None:
             raise ConfigurationError(f"the stop file stops everything: leave {cluster!r} out, or leave --file out")
-        _stop_by_file(why, who)
+        stop_by_file(why, who)
         return 0
     return _ended(_stop(cluster, why, who))
 
@@ -107,7 +106,7 @@ async def _stop(cluster: str | None, reason: str, by: str) -> None:
     if cluster is None:
         await asyncio.wait([braking], timeout=SOON)
         if not braking.done():
-            _stop_by_file(reason, by, f"the ledger has not answered for {SOON:.0f} seconds, and is tried on; meanwhile")
+            stop_by_file(reason, by, f"the ledger has not answered for {SOON:.0f} seconds, and is tried on; meanwhile")
             filed = True
     try:
         holds = await braking
@@ -120,14 +119,14 @@ async def _stop(cluster: str | None, reason: str, by: str) -> None:
         if filed:
             console().print(Text(f"{_words(error)}: the stop file alone holds"))
         else:
-            _stop_by_file(reason, by, f"{_words(error)}; so")
+            stop_by_file(reason, by, f"{_words(error)}; so")
         return
     out = console()
     what = f"changes of {cluster}" if cluster else "all changes"
     out.print(Text(f"stopped: {what}; a command that was sent already is not called back"))
     if not holds.clusters:
         unused = f"the ledger {holds.ledger} knows no cluster, so no intake has used it yet"
-        _warn(f"{unused}: make sure that RUNBOOKS_LEDGER_URL and RUNBOOKS_HOME here are those of the workers")
+        warn(f"{unused}: make sure that RUNBOOKS_LEDGER_URL and RUNBOOKS_HOME here are those of the workers")
     _show(out, holds)
 
 
@@ -152,7 +151,7 @@ async def _resume(cluster: str | None, reason: str, by: str) -> None:
     where = cluster or "all clusters"
     if taken:
         out.print(Text(f"taken back: {'the brake' if taken == 1 else f'{taken} brakes'} on {where}"))
-    removed = cluster is None and _remove_stop_file(out)
+    removed = cluster is None and remove_stop_file(out)
     if not (taken or removed):
         out.print(Text(f"{where}: no brake was on{'' if cluster else ', and no stop file is here'}"))
     _show(out, holds, head="still stopped:")
@@ -238,49 +237,6 @@ def _show(out: Console, holds: Holds, *, head: str = "stopped now:") -> None:
         out.print("nothing is stopped")
 
 
-def _stop_by_file(reason: str, by: str, why: str = "") -> None:
-    """Write the stop file and say so; one that is there already says who was first.
-
-    Raises:
-        ConfigurationError, OSError: it cannot be written: nothing is stopped.
-    """
-    path = home() / NAME
-    try:
-        first = _write(path, f"{by}, {timing.wall():%Y-%m-%d %H:%M} UTC: {reason}\n")
-    except OSError:
-        if not stop_file():  # the disk may be full: an empty one stops as well
-            raise
-        first = True
-    said = stop_file()
-    if not said:
-        raise ConfigurationError(f"the stop file {path} cannot be read back: nothing is stopped")
-    console().print(Text(f"{why} everything is stopped by a file{'' if first else ' that was there before'}".strip()))
-    console().print(Text(said))
-    _warn(f"only what runs with RUNBOOKS_HOME={path.parent} sees this file: see to every other machine of yours too")
-
-
-def _write(path: Path, words: str) -> bool:
-    """False: there is one already, and it stays as it is."""
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(words)
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError:
-        return False
-    return True
-
-
-def _remove_stop_file(out: Console) -> bool:
-    path = home() / NAME
-    try:
-        path.unlink()
-    except FileNotFoundError:
-        return False
-    out.print(Text(f"removed: the stop file {path}"))
-    return True
-
-
 def _incident_of(tripped: Breaker) -> tuple[str, str]:
     """The id of the breaker's ticket, else why none can be named."""
     try:
@@ -325,7 +281,3 @@ def _words(error: Exception) -> str:
     if isinstance(error, SQLAlchemyError):  # ours are sentences
         return f"the ledger cannot be used ({getattr(error, 'orig', error)})"
     return str(error).removesuffix(TRIED_AGAIN)
-
-
-def _warn(words: str) -> None:
-    console(stderr=True).print("[yellow]warning:[/]", Text(words))

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tasks.agencies import ECS_TRUST_DOMAIN
+from tasks.bindings import ECS_TRUST_DOMAIN
 from tasks.blocks import Cluster
 from tasks.clients.routes import CONFIRMED
 from tasks.connections import Connection, connected

@@ -1,63 +1,25 @@
 """The cluster's agency: is one bound, and binding it. Steps 4, 5 and 6 of the page."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
-from datetime import timedelta
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import timing
+from tasks.bindings import agencies_of, bound, in_iam, somebody_s_change, unusable
 from tasks.blocks import Cluster
 from tasks.connections import Connection, connected
 from tasks.errors import DryRun, OutcomeUnknown, Refused, RemoteError, ServerTrouble, StepFailed, Throttled, Unreachable
 from tasks.gates import intend, kept_from, may_change, may_go_on
 from tasks.intents import begun_before, seen_to_its_end
 from tasks.journal import once
-from tasks.models import Alarm, Answer, Case, ClusterRecord, Deed, Node, Outcome
+from tasks.models import Alarm, Answer, Case, Deed, Node, Outcome
 from tasks.retrying import DELAYS, RETRIES, may_pass
 
-ECS_TRUST_DOMAIN = "op_svc_ecs"
-NODES_AT_ONCE = 8
 THROTTLED_TRIES = 5
 LONGEST_PAUSE = 600.0
 READ_BACK_EVERY, READ_BACK_TAKES = 5.0, 120.0  # seconds of the cluster's time
 UPDATE_TAKES = 600.0
-CTS_KEEPS = timedelta(days=7)
-
-
-def bound(record: ClusterRecord, agencies: dict[str, str], *, rebound: bool = False) -> tuple[str, str]:
-    """Judge whether the cluster is bound to an agency.
-
-    Args:
-        rebound: this run has bound it, so the record, which MRS keeps for itself, is no evidence any more.
-        record: MRS's record; its agency is None where the field is absent, which is no evidence.
-        agencies: host name -> agency in its ECS metadata, empty where none; of every node that MRS lists.
-
-    Returns:
-        `y`, `n` or an Outcome, and the evidence in words.
-
-    Source: ALM-12110, step 5; MRS record field `mrsEcsDefaultAgency`, ECS metadata key `agency_name`.
-    """
-    names = sorted(set(agencies.values()))
-    count = len(agencies)
-    on_nodes = ", ".join(f"{name or 'none'} on {list(agencies.values()).count(name)}" for name in names)
-    on_record = "has no agency field" if record.agency is None else f"names {record.agency or 'none'}"
-    words = f"agency in the ECS metadata of {count} nodes: {on_nodes or 'none read'}; the cluster's record {on_record}"
-    if not count or record.nodes != count:
-        return Outcome.CANNOT_TELL, f"{words}; the record counts {record.nodes} nodes"
-    if len(names) > 1:
-        listed = ", ".join(f"{host}: {name or 'none'}" for host, name in sorted(agencies.items()))
-        return Outcome.CANNOT_TELL, f"{words}; partly bound or to different agencies, never written over: {listed}"
-    if names == [""]:
-        if rebound:
-            return Outcome.CANNOT_TELL, f"{words}; this run has bound it, and it is unbound again: never bound twice"
-        if record.agency == "":
-            return "n", words
-        return Outcome.CANNOT_TELL, f"{words}; only both together say unbound"
-    if record.agency in (None, names[0]) or rebound:
-        return "y", words
-    return Outcome.CANNOT_TELL, f"{words}; they disagree"
 
 
 @once("5 {alarms}")
@@ -80,40 +42,10 @@ async def agency_is_bound(case: Case, alarms: Sequence[Alarm], *, rebound: bool)
     async with connected(case) as connection:
         record = await connection.mrs.cluster(connection.cluster.cluster_id)
         nodes = await connection.mrs.nodes(connection.cluster.cluster_id)
-        verdict, words = bound(record, agencies := await _agencies(connection, nodes), rebound=rebound)
+        verdict, words = bound(record, agencies := await agencies_of(connection, nodes), rebound=rebound)
         if verdict == "y":
-            words += f"; {await _in_iam(connection, next(iter(agencies.values())))}"
+            words += f"; {await in_iam(connection, next(iter(agencies.values())))}"
     return Answer.model_validate({"host": "", "value": verdict, "seen": words, "at": timing.now()})
-
-
-async def _agencies(connection: Connection, nodes: Sequence[Node]) -> dict[str, str]:
-    at_once = asyncio.Semaphore(NODES_AT_ONCE)
-
-    async def read(node: Node) -> str:
-        async with at_once:
-            return await connection.ecs.agency(node.server_id)
-
-    return dict(zip((node.host for node in nodes), await asyncio.gather(*map(read, nodes)), strict=True))
-
-
-async def _in_iam(connection: Connection, name: str) -> str:
-    """What IAM says of an agency, for the evidence: it does not change whether the cluster is bound."""
-    try:
-        return await _unusable(connection, name) or f"{name} exists in IAM and trusts ECS"
-    except RemoteError as error:
-        return f"IAM could not be asked about it ({error})"
-
-
-async def _unusable(connection: Connection, name: str) -> str:
-    """Why this agency cannot serve ECS, or empty text where it can. Source: IAM "Querying Agencies"."""
-    agency = await connection.iam.agency(name)
-    if agency is None:
-        return f"IAM has no agency {name!r}"
-    if agency.trusts != ECS_TRUST_DOMAIN:
-        return f"agency {name!r} trusts {agency.trusts!r}, not ECS ({ECS_TRUST_DOMAIN})"
-    if agency.expires and agency.expires <= timing.now():
-        return f"agency {name!r} expired at {agency.expires:%Y-%m-%d %H:%M}"
-    return ""
 
 
 async def bind_agency(case: Case, alarms: Sequence[Alarm]) -> AsyncIterator[Deed]:
@@ -165,42 +97,20 @@ async def nodes_to_bind(case: Case, alarms: Sequence[Alarm]) -> tuple[Node, ...]
 async def _unbound_nodes(case: Case, connection: Connection, alarms: Sequence[Alarm]) -> tuple[Node, ...]:
     cluster = await _may_bind(case, connection, alarms)
     try:
-        if unusable := await _unusable(connection, cluster.agency):
-            raise Refused(unusable)
+        if why := await unusable(connection, cluster.agency):
+            raise Refused(why)
     except RemoteError as error:
         raise Refused(f"IAM does not say whether agency {cluster.agency!r} is usable: {error}") from error
     record = await connection.mrs.cluster(cluster.cluster_id)
     nodes = await connection.mrs.nodes(cluster.cluster_id)
-    verdict, words = bound(record, await _agencies(connection, nodes))
+    verdict, words = bound(record, await agencies_of(connection, nodes))
     if verdict != "n":
         raise Refused(f"the cluster is no longer clearly unbound: {words}")
-    if somebody := await _somebody_s_change(connection, nodes):
+    if somebody := await somebody_s_change(connection, nodes):
         raise Refused(
             f"{somebody}: the agency may be gone on purpose, so a person must agree; do it as described below"
         )
     return nodes
-
-
-async def _somebody_s_change(connection: Connection, nodes: Sequence[Node]) -> str:
-    """Who may have removed the agency, as CTS tells of the last seven days; empty: nobody did.
-
-    Source: CTS "Querying a Trace List"; ECS "Key Operations Supported by CTS".
-    """
-    if connection.cts is None:
-        return "the cloud block names no CTS (cts_url), so who changed the agency cannot be seen"
-    now = timing.now()
-    clocks = (now, connection.manager.clock or now)
-    servers = [node.server_id for node in nodes]
-    try:
-        changes = await connection.cts.agency_changes(
-            connection.cluster.cluster_id, min(clocks) - CTS_KEEPS, max(clocks) + timedelta(hours=1), servers=servers
-        )
-    except RemoteError as error:
-        return f"CTS cannot be read, so who changed the agency cannot be seen ({error})"
-    if not changes:
-        return ""
-    last = changes[-1]
-    return f"{last.user or 'somebody'} changed it ({last.name} at {last.time:%Y-%m-%d %H:%M:%S} UTC, says CTS)"
 
 
 async def _may_bind(case: Case, connection: Connection, alarms: Sequence[Alarm], *, begun: bool = False) -> Cluster:

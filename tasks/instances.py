@@ -20,79 +20,17 @@ from tasks.errors import (
     Unreachable,
 )
 from tasks.gates import intend, kept_from, may_change
+from tasks.health import ABNORMAL, NORMAL, health
 from tasks.intents import begun_before, command_is, seen_to_its_end
 from tasks.journal import once
 from tasks.models import Alarm, Answer, Case, Deed, Instance, ManagedHost, Node, Outcome, hosts_of
 from tasks.retrying import DELAYS, RETRIES, may_pass
-
-# Running status, as Manager's instance page words it. Source: Manager 3.x, "Managing Instances".
-NORMAL = frozenset({"normal"})
-ABNORMAL = frozenset({"faulty", "failed to start"})
-IN_TRANSITION = frozenset({"starting", "restoring", "recommissioning", "stopping"})
-STOPPED_ON_PURPOSE = frozenset({"not started", "decommissioning", "decommissioned"})
 
 LOOK_EVERY = 10.0  # seconds of the cluster's time, as everything below
 TRANSITION_TAKES = 600.0
 RESTART_TAKES = 1800.0
 NO_SIGN = 600.0  # so long a restart is looked for of which is not known whether it was sent
 RESTARTS_PER_RUN = 3
-
-
-def health(
-    host: str,
-    meta: str,
-    nodes: Sequence[Node] | None,
-    managed: Sequence[ManagedHost] | None,
-    instances: Sequence[Instance] | None,
-) -> tuple[str, str]:
-    """Judge the Meta instance of one host from what the sources say.
-
-    Args:
-        meta: name of the Meta service; compared in any case.
-        nodes: what the cloud lists, or None where it could not be asked; so with `managed` and `instances` of Manager.
-
-    Returns:
-        `y`, `n`, `wait` (in transition) or an Outcome, and the evidence in words.
-
-    Source: ALM-12110, step 2; the words are those of Manager's instance page.
-    """
-    said: dict[str, str] = {}
-    if managed is not None:
-        known = [entry.status for entry in managed if entry.name == host]
-        if len(known) != 1:
-            return Outcome.CANNOT_TELL, f"Manager knows {len(known)} hosts named {host}, not one"
-        if known[0].lower() in ("", "unknown"):
-            return Outcome.CANNOT_TELL, f"Manager does not say how host {host} itself is ({known[0]!r})"
-        if known[0].lower() not in NORMAL:
-            return Outcome.REFUSED, f"host {host} itself is {known[0]!r}: restarting its instance is no help"
-    if nodes is not None:
-        named = [node for node in nodes if node.host == host]
-        if len(named) != 1:
-            return Outcome.CANNOT_TELL, f"the cloud lists {len(named)} nodes named {host} in this cluster, not one"
-        found = [part.status for part in named[0].components if part.service.lower() == meta.lower()]
-        if len(found) > 1:
-            return Outcome.CANNOT_TELL, f"the cloud lists {len(found)} {meta} instances on {host}, not one"
-        if found:
-            said["the nodes API"] = found[0]
-    if instances is not None:
-        mine = [instance.status for instance in instances if instance.host == host]
-        if len(mine) != 1:
-            return Outcome.CANNOT_TELL, f"Manager lists {len(mine)} {meta} instances on {host}, not one"
-        said["Manager"] = mine[0]
-    words = "; ".join(f"{source} says {status!r}" for source, status in said.items())
-    if not said:
-        return Outcome.CANNOT_TELL, f"no source says how the {meta} instance of {host} is"
-    return _verdict({status.lower() for status in said.values()}), f"{meta} instance of {host}: {words}"
-
-
-def _verdict(statuses: set[str]) -> str:
-    if statuses <= NORMAL:
-        return "y"
-    if statuses <= ABNORMAL:
-        return "n"
-    if statuses & IN_TRANSITION and statuses <= IN_TRANSITION | NORMAL | ABNORMAL:
-        return "wait"
-    return Outcome.REFUSED if statuses <= STOPPED_ON_PURPOSE else Outcome.CANNOT_TELL
 
 
 @task(

@@ -153,6 +153,7 @@ def _cluster(block: BlockDocument) -> Cluster | None:
         speed=float(data.get("speed") or 1),
         connected=(block.created or datetime.now(UTC)),
         account=_account(data.get("cloud")),
+        agency=str(data.get("agency") or ""),
     )
 
 

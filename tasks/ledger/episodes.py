@@ -9,10 +9,12 @@ from secrets import token_hex
 from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tasks.ledger.earlier import HandedOver, earlier_runs
+from tasks.ledger.lifecycle import OPEN, close, needs_a_run, open_episode
 from tasks.ledger.matching import the_one
-from tasks.ledger.observing import OPEN, REMEMBERED, REPAIRED, close, needs_a_run, open_episode
+from tasks.ledger.observing import REMEMBERED, REPAIRED
 from tasks.ledger.tables import Episode, Occurrence, Wait
-from tasks.models import Alarm, Frozen, Outcome
+from tasks.models import Alarm, Outcome
 
 # Everything that tells the living from the dead is a share of it; shorter only where dying is tried out.
 LEASE = timedelta(seconds=float(os.environ.get("RUNBOOKS_LEASE_SECONDS") or 30))
@@ -34,16 +36,6 @@ class Asking:
     link: str
     automated: bool
     episode: str = ""
-
-
-class HandedOver(Frozen):
-    """An active alarm for which the page has ended so before."""
-
-    host: str
-    serial: str
-    occurred: datetime | None
-    ended: str
-    cleared_seen: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +110,7 @@ async def claim(
         episode.backlog = ""  # a person has decided
     await session.flush()
     hosts = await hosts_of_episode(session, episode.id)
-    repaired, handed_over = await _before(session, episode)
+    repaired, handed_over = await earlier_runs(session, episode)
     attempt = f"{asking.run}@{episode.claimed:%Y%m%dT%H%M%S.%f}"
     return Holding(episode.id, episode.token, hosts, repaired, handed_over if asking.automated else (), attempt)
 
@@ -279,26 +271,6 @@ async def going_episode(session: AsyncSession, cluster_id: str, alarm_id: str, n
         await session.flush()  # before another one may be open
         return None
     return episode
-
-
-async def _before(session: AsyncSession, episode: Episode) -> tuple[dict[str, str], list[HandedOver]]:
-    """What earlier runs left: traces that ended in END in this episode, and active alarms that a person has."""
-    ended = select(Occurrence).where(
-        Occurrence.cluster_id == episode.cluster_id,
-        Occurrence.alarm_id == episode.alarm_id,
-        Occurrence.ended != "",
-        or_(Occurrence.cleared_seen.is_(None), Occurrence.episode_id == episode.id),
-    )
-    repaired: dict[str, str] = {}
-    handed_over: list[HandedOver] = []
-    for each in (await session.scalars(ended.order_by(Occurrence.first_seen))).all():
-        if each.episode_id == episode.id and each.ended == Outcome.END:
-            repaired[each.host] = each.trace
-        elif each.episode_id == episode.id and each.ended not in REPAIRED:
-            repaired.pop(each.host, None)
-        if each.cleared_seen is None and each.ended not in REPAIRED:
-            handed_over.append(HandedOver(host=each.host, serial=each.serial, occurred=each.occurred, ended=each.ended))
-    return repaired, handed_over
 
 
 def _occurrence_of(

@@ -9,6 +9,7 @@ from secrets import token_hex
 from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tasks.ledger.lifecycle import OPEN, close, needs_a_run, open_episode
 from tasks.ledger.matching import age, the_one
 from tasks.ledger.tables import Cluster, Episode, IntakeRow, ObservationRow, Occurrence, Poll, place_of
 from tasks.models import Observation, Outcome
@@ -20,7 +21,6 @@ STILL_LISTED = timedelta(minutes=5)  # longer than a reading of Manager's list m
 REPAIRED = frozenset({Outcome.END, Outcome.CLEARED, Outcome.CLEARED_BY_PERSON})
 MOST_AT_ONCE = 5_000  # a statement takes 32,766 values at most, of which each is three
 LEARNED = ("serial", "occurred", "last_seen", "cleared", "cleared_seen", "cleared_by", "episode_id", "ended", "trace")
-OPEN = ("raised", "running", "waiting", "verifying")
 OCCURRENCES = Occurrence.metadata.tables[Occurrence.__tablename__]
 OBSERVATIONS = ObservationRow.metadata.tables[ObservationRow.__tablename__]
 UPDATE = (
@@ -250,38 +250,6 @@ async def raises_of(session: AsyncSession, cluster_id: str, host: str, since: da
     mine = select(func.count()).select_from(Occurrence)
     mine = mine.where(Occurrence.place == place_of(cluster_id, host), Occurrence.first_seen > since)
     return int(await session.scalar(mine) or 0)
-
-
-def open_episode(
-    session: AsyncSession, cluster_id: str, cluster: str, alarm_id: str, opened_by: str, now: datetime
-) -> Episode:
-    """A new episode of the cluster, which has no number yet."""
-    episode = Episode(
-        id=f"{now:%Y%m%d}-{token_hex(4)}",
-        cluster_id=cluster_id,
-        cluster=cluster,
-        alarm_id=alarm_id,
-        opened=now,
-        opened_by=opened_by,
-        state="raised",
-        raised=now,
-    )
-    session.add(episode)
-    return episode
-
-
-def needs_a_run(episode: Episode, now: datetime) -> None:
-    """The episode waits for a run that does not exist yet: the next number."""
-    episode.state, episode.raised, episode.n = "raised", now, episode.n + 1
-    episode.run, episode.runs, episode.holder, episode.lease, episode.verify_until = None, 0, None, None, None
-    episode.claimed, episode.wake = None, False  # it looks at the clears so far itself
-
-
-def close(episode: Episode, now: datetime, outcome: str = "") -> None:
-    """The episode is over; a new alarm opens another."""
-    episode.state, episode.closed, episode.outcome = "closed", now, outcome or episode.outcome
-    episode.holder = episode.lease = episode.verify_until = None
-    episode.wake = False
 
 
 def _backlog(memory: _Memory, sighting: Sighting) -> str:

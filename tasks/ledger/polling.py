@@ -9,7 +9,8 @@ from sqlalchemy import Select, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks.ledger.episodes import going_episode
-from tasks.ledger.observing import REPAIRED, needs_a_run, open_episode
+from tasks.ledger.lifecycle import needs_a_run, open_episode
+from tasks.ledger.observing import REPAIRED
 from tasks.ledger.tables import Cluster, Episode, Occurrence, Poll
 
 

@@ -89,7 +89,8 @@ async def sync_clusters(session: AsyncSession, found: Sequence[Cluster], now: da
             session.add(cluster)
         else:
             row.cluster_id, row.source, row.speed = cluster.cluster_id, cluster.source, cluster.speed
-            row.connected, row.account, row.gone = cluster.connected, cluster.account, None
+            row.connected, row.gone = cluster.connected, None
+            row.account, row.agency = cluster.account, cluster.agency
         if cluster.name not in polls:
             session.add(Poll(cluster=cluster.name, due=now))
     for row in known.values():

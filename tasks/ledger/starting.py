@@ -6,7 +6,7 @@ from sqlalchemy import and_, case, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks.ledger.episodes import LEASE, end_alarm
-from tasks.ledger.observing import close, needs_a_run
+from tasks.ledger.lifecycle import close, needs_a_run
 from tasks.ledger.tables import Episode, Occurrence, Wait
 from tasks.models import Outcome
 

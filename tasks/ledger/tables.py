@@ -1,38 +1,11 @@
 """The ledger's tables. What they are for is said in the package's docstring."""
 
-from datetime import UTC, datetime
-from typing import Any, ClassVar
+from datetime import datetime
 
-from sqlalchemy import DateTime, Dialect, ForeignKey, Index, Text, TypeDecorator, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
+from sqlalchemy import ForeignKey, Index, text
+from sqlalchemy.orm import Mapped, mapped_column
 
-
-class Utc(TypeDecorator[datetime]):
-    """An aware time, kept in UTC; SQLite keeps no offset, so it is added again when read."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse a naive time."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError("the ledger takes aware times only")
-        return value.astimezone(UTC)
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        """Read as UTC."""
-        if value is None:
-            return None
-        known: datetime = value
-        return known.replace(tzinfo=UTC) if known.tzinfo is None else known.astimezone(UTC)
-
-
-class Table(MappedAsDataclass, DeclarativeBase, kw_only=True, eq=False):
-    """All tables of the ledger."""
-
-    type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: Utc, str: Text}
+from tasks.ledger.columns import Table
 
 
 class Cluster(Table, kw_only=True, eq=False):
@@ -41,7 +14,7 @@ class Cluster(Table, kw_only=True, eq=False):
     Attributes:
         connected: when the block was made.
         gone: when it was first missed.
-        account: the domain id of its cloud; what many share may be a cause.
+        account: the domain id of its cloud, `agency` the agency that its block names; what many share may be a cause.
     """
 
     __tablename__ = "clusters"
@@ -52,6 +25,7 @@ class Cluster(Table, kw_only=True, eq=False):
     connected: Mapped[datetime]
     gone: Mapped[datetime | None] = mapped_column(default=None)
     account: Mapped[str] = mapped_column(default="")
+    agency: Mapped[str] = mapped_column(default="")
 
 
 class Episode(Table, kw_only=True, eq=False):

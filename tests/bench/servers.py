@@ -113,44 +113,57 @@ async def upgrade(folder: Path, ledger_url: str) -> None:
 
 
 @asynccontextmanager
+async def database_files() -> AsyncIterator[tuple[Path, Path, dict[str, Any]]]:
+    """Fresh files for a PostgreSQL server, in `db` of a folder that goes with the block; its superuser is `owner`.
+
+    Yields:
+        The server's program, the folder, and how its process must be started: as whom.
+
+    Raises:
+        RuntimeError: PostgreSQL is not installed, or does not make them.
+    """
+    bin_ = programs()
+    options: dict[str, Any] = {}
+    folder = Path(tempfile.mkdtemp(prefix="runbooks-postgresql-"))
+    try:
+        if os.getuid() == 0:  # as which PostgreSQL does not run
+            postgres = pwd.getpwnam("postgres")
+            options = {"user": postgres.pw_uid, "group": postgres.pw_gid, "extra_groups": []}
+            os.chown(folder, postgres.pw_uid, postgres.pw_gid)
+        options["cwd"] = folder
+        make = (bin_ / "initdb", "-D", folder / "db", "-U", "owner", "-A", "trust", "-E", "UTF8", "--locale=C")
+        with (folder / "initdb.log").open("wb") as log:
+            made = await asyncio.create_subprocess_exec(*make, stdout=log, stderr=log, **options)
+        if await made.wait():
+            raise RuntimeError(f"initdb failed: {last_words(folder, 'initdb')}")
+        yield bin_ / "postgres", folder, options
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@asynccontextmanager
 async def postgresql() -> AsyncIterator[str]:
     """A PostgreSQL with its own defaults, fsync and all, on a free port; yields the URL of an empty database.
 
     Raises:
         RuntimeError: it is not installed, or does not come up.
     """
-    bin_ = programs()
-    user: dict[str, Any] = {}
-    folder = Path(tempfile.mkdtemp(prefix="runbooks-postgresql-"))
-    if os.getuid() == 0:  # as which PostgreSQL does not run
-        postgres = pwd.getpwnam("postgres")
-        user = {"user": postgres.pw_uid, "group": postgres.pw_gid, "extra_groups": []}
-        os.chown(folder, postgres.pw_uid, postgres.pw_gid)
-    port, data = free_port(), folder / "data"
-    options = ("-D", str(data), "-U", "bench", "-A", "trust", "-E", "UTF8", "--locale=C")
-    try:
+    async with database_files() as (program, folder, options):
+        port = free_port()
+        where = ("-h", LOOPBACK, "-p", str(port), "-k", str(folder))
         with (folder / "server.log").open("wb") as log:
-            made = await asyncio.create_subprocess_exec(
-                bin_ / "initdb", *options, cwd=folder, stdout=log, stderr=log, **user
-            )
-            if await made.wait():
-                raise RuntimeError(f"initdb failed: {last_words(folder, 'server')}")
-            where = ("-h", LOOPBACK, "-p", str(port), "-k", str(folder))
             server = await asyncio.create_subprocess_exec(
-                bin_ / "postgres", "-D", data, *where, cwd=folder, stdout=log, stderr=log, **user
+                program, "-D", folder / "db", *where, stdout=log, stderr=log, **options
             )
-        url = f"postgresql://bench@{LOOPBACK}:{port}/postgres"
         try:
-            while not await _listens(bin_, port):
+            while not await _listens(program.parent, port):
                 if server.returncode is not None:
                     raise RuntimeError(f"PostgreSQL ended: {last_words(folder, 'server')}")
                 await asyncio.sleep(0.2)
-            yield url
+            yield f"postgresql://owner@{LOOPBACK}:{port}/postgres"
         finally:
             server.send_signal(signal.SIGINT)  # without waiting for who is connected
             await server.wait()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def programs() -> Path:
@@ -167,6 +180,6 @@ def programs() -> Path:
 
 async def _listens(programs: Path, port: int) -> bool:
     asked = await asyncio.create_subprocess_exec(
-        programs / "pg_isready", "-q", "-h", LOOPBACK, "-p", str(port), "-U", "bench", "-d", "postgres"
+        programs / "pg_isready", "-q", "-h", LOOPBACK, "-p", str(port), "-U", "owner", "-d", "postgres"
     )
     return await asked.wait() == 0

@@ -2,13 +2,9 @@
 
 import asyncio
 import os
-import pwd
-import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -22,7 +18,7 @@ from deployments.worker import NOTHING_TO_TEMPLATE, SegmentWorker
 from tasks.blocks import Cluster
 from tasks.errors import LedgerUnavailable
 from tasks.ledger.database import DRIVERS, open_ledger, unchecked_ledger, upgrade_schema
-from tests.bench.servers import programs
+from tests.bench.servers import database_files
 from tests.crash.stand import LEASE, Kept, Stand
 from tests.crash.wires import LOOPBACK
 
@@ -64,34 +60,16 @@ async def stand(folder: Path, lease: float = LEASE) -> AsyncIterator[Stand]:
 
 @asynccontextmanager
 async def _postgresql(folder: Path) -> AsyncIterator[tuple[Kept, URL]]:
-    """A server whose user is `crash`, and the URL of its first database; without fsync, for the machine stays up."""
-    user: dict[str, Any] = {}
-    data = Path(tempfile.mkdtemp(prefix="runbooks-postgresql-"))
-    if os.getuid() == 0:  # as which PostgreSQL does not run
-        postgres = pwd.getpwnam("postgres")
-        user = {"user": postgres.pw_uid, "group": postgres.pw_gid, "extra_groups": []}
-        os.chown(data, postgres.pw_uid, postgres.pw_gid)
-    port, bin_ = free_port(), programs()
-    try:
-        log = folder / "postgresql.log"
-        with log.open("wb") as output:
-            made = await asyncio.create_subprocess_exec(
-                *(bin_ / "initdb", "-D", str(data / "db"), "-U", "crash", "-A", "trust", "-E", "UTF8", "--locale=C"),
-                cwd=data,
-                stdout=output,
-                stderr=output,
-                **user,
-            )
-            if await made.wait():
-                raise RuntimeError(f"initdb failed: {last_words(folder, 'postgresql')}")
-        settings = (f"port={port}", f"listen_addresses={LOOPBACK}", f"unix_socket_directories={data}", "fsync=off")
-        options = [each for setting in settings for each in ("-c", setting)]
-        address = make_url(f"{DRIVERS['postgresql']}://crash@{LOOPBACK}:{port}/postgres")
-        async with Kept((bin_ / "postgres", "-D", data / "db", *options), {}, log, cwd=data, **user) as server:
+    """A server and the URL of its first database; without fsync, for the machine stays up. Its log is in the folder."""
+    async with database_files() as (program, files, options):
+        port = free_port()
+        settings = (f"port={port}", f"listen_addresses={LOOPBACK}", f"unix_socket_directories={files}", "fsync=off")
+        switches = [each for setting in settings for each in ("-c", setting)]
+        command: list[str | Path] = [program, "-D", files / "db", *switches]
+        address = make_url(f"{DRIVERS['postgresql']}://owner@{LOOPBACK}:{port}/postgres")
+        async with Kept(command, {}, folder / "postgresql.log", **options) as server:
             await _ledger_answers(address)
             yield server, address
-    finally:
-        shutil.rmtree(data, ignore_errors=True)
 
 
 async def _ledger_answers(address: URL) -> None:

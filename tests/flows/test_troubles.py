@@ -59,13 +59,18 @@ async def test_a_bind_whose_answer_is_lost_is_read_back_and_not_repeated(world: 
         assert await cluster.run() == Result("END", {cluster.host: "1 2y 4 5n 6y END"}, cluster.binds(), [], "")
 
 
+def is_unbound_with_trouble_at_the_second_node(cluster: World, *, times: int | None, **answer: Any) -> None:
+    """The alarm is raised, and ECS answers so when the second node is to be bound."""
+    cluster.breaks("unbound")
+    cluster.raises_the_alarm()
+    second = list(cluster.cluster.hosts.values())[1]
+    cluster.region.trouble.add("POST", f"*/{second.server_id}/metadata", "status", times=times, **answer)
+
+
 async def test_a_bind_that_breaks_off_names_the_nodes_that_were_bound(world: Worlds) -> None:
     """When ECS refuses the second node, nothing more is written and the ticket says how far it came."""
     async with world() as cluster:
-        cluster.breaks("unbound")
-        cluster.raises_the_alarm()
-        second = list(cluster.cluster.hosts.values())[1]
-        cluster.region.trouble.add("POST", f"*/{second.server_id}/metadata", "status", times=None, status=403)
+        is_unbound_with_trouble_at_the_second_node(cluster, times=None, status=403)
         result = await cluster.run()
         assert result == Result("ERROR", {cluster.host: "1 2y 4 5n ERROR"}, cluster.binds()[:1], [], "")
         assert f"nodes bound before that, and left so: {cluster.host}\n" in result.tickets[0].body
@@ -74,24 +79,14 @@ async def test_a_bind_that_breaks_off_names_the_nodes_that_were_bound(world: Wor
 async def test_a_bind_is_finished_although_its_first_node_cleared_the_alarm(world: Worlds) -> None:
     """Meta gets keys and clears the alarm while the second node is waited for: every node is bound all the same."""
     async with world() as cluster:
-        cluster.breaks("unbound")
-        cluster.raises_the_alarm()
-        second = list(cluster.cluster.hosts.values())[1]
-        cluster.region.trouble.add(
-            "POST", f"*/{second.server_id}/metadata", "status", times=1, status=429, retry_after=400
-        )
+        is_unbound_with_trouble_at_the_second_node(cluster, times=1, status=429, retry_after=400)
         assert await cluster.run() == Result("END", {cluster.host: "1 2y 4 5n 6y END"}, cluster.binds(), [], "")
 
 
 async def test_a_bind_that_is_stopped_between_two_nodes_says_which_are_bound(world: Worlds) -> None:
     """Rebinding is forbidden after the first node was bound: nothing more is written and the ticket names that node."""
     async with world() as cluster:
-        cluster.breaks("unbound")
-        cluster.raises_the_alarm()
-        second = list(cluster.cluster.hosts.values())[1]
-        cluster.region.trouble.add(
-            "POST", f"*/{second.server_id}/metadata", "status", times=1, status=429, retry_after=400
-        )
+        is_unbound_with_trouble_at_the_second_node(cluster, times=1, status=429, retry_after=400)
         await cluster.meanwhile(200, on_unbound="escalate")
         result = await cluster.run()
         assert result == Result("REFUSED", {cluster.host: "1 2y 4 5n REFUSED"}, cluster.binds()[:1], [], "")

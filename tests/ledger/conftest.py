@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, make_url, select
 
+from tasks.ledger.columns import Table
 from tasks.ledger.database import DRIVERS, Ledger, open_ledger, unchecked_ledger, upgrade_schema
 from tasks.ledger.episodes import Asking, Held, Holding, Part, claim, close_verified, settle
 from tasks.ledger.observing import Seen, Sighting, observe
-from tasks.ledger.tables import Cluster, Episode, ObservationRow, Occurrence, Table
+from tasks.ledger.tables import Cluster, Episode, ObservationRow, Occurrence
 from tasks.models import Alarm, Kind, Observation, Outcome
 from tests.conftest import order
 

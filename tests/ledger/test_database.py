@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks.errors import ConfigurationError, LedgerUnavailable
+from tasks.ledger.columns import Table as Tables
 from tasks.ledger.database import (
     DRIVERS,
     Ledger,
@@ -30,7 +31,6 @@ from tasks.ledger.database import (
 from tasks.ledger.receiving import heard, sync_clusters
 from tasks.ledger.schema import HEAD, MIGRATIONS, NEWER
 from tasks.ledger.tables import Cluster, Episode, Occurrence, SourceRow
-from tasks.ledger.tables import Table as Tables
 from tests.conftest import order
 from tests.ledger.conftest import NOW, a_cluster, with_driver
 

@@ -4,7 +4,8 @@ from itertools import product
 
 import pytest
 
-from tasks.agencies import agency_update_ended, bound
+from tasks.agencies import agency_update_ended
+from tasks.bindings import bound
 from tasks.errors import StepFailed
 from tasks.models import Case, ClusterRecord, Deed, Outcome
 from tests.flows.conftest import Worlds, no_pauses, world

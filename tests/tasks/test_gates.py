@@ -30,11 +30,11 @@ from tasks.gates import (
     _nobody_else_is_at_it,
     intend,
 )
+from tasks.ledger.columns import Table as Base
 from tasks.ledger.database import open_ledger
 from tasks.ledger.episodes import Holding
 from tasks.ledger.tables import Brake, Breaker, Episode, Intent, Occurrence
 from tasks.ledger.tables import Cluster as LedgerCluster
-from tasks.ledger.tables import Table as Base
 from tasks.models import Alarm, ClusterRecord, Command, ManagedHost, Node, Outcome
 from tests.ledger.conftest import sqlite_with_schema
 from tests.tasks.acting import PROD, a_block, a_case, holding, ledger_at_home

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tasks.instances import health
+from tasks.health import health
 from tasks.models import Component, Instance, ManagedHost, Node, Outcome
 
 HOST, META = "node-1", "meta"

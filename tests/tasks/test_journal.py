@@ -18,7 +18,8 @@ from tasks import errors, timing
 from tasks.claims import noted
 from tasks.journal import KEPT, MOST_LETTERS, Once, as_first_seen, once
 from tasks.ledger.database import open_ledger
-from tasks.ledger.episodes import HandedOver, Holding, let_go
+from tasks.ledger.earlier import HandedOver
+from tasks.ledger.episodes import Holding, let_go
 from tasks.ledger.learning import learn
 from tasks.ledger.tables import Episode, Learned
 from tasks.models import Alarm, Answer, Case, Component, Deed, Node, Outcome

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prefect.logging import disable_run_logger
 
-from tasks.ledger.episodes import HandedOver, Holding, Part
+from tasks.ledger.earlier import HandedOver
+from tasks.ledger.episodes import Holding, Part
 from tasks.models import NOT_LISTED, Alarm, Answer, Case, Deed, Outcome
 from tasks.trail import NEEDS_A_PERSON, NO_HOST, WHOLE_CLUSTER, WORST_FIRST, End, Trail
 

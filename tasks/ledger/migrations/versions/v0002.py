@@ -10,6 +10,7 @@ down_revision = "0001"
 def upgrade() -> None:
     """Make the tables and columns that are new."""
     op.add_column("clusters", sa.Column("account", sa.Text(), nullable=False, server_default=""))
+    op.add_column("clusters", sa.Column("agency", sa.Text(), nullable=False, server_default=""))
     op.create_table(
         "learned",
         sa.Column("attempt", sa.Text(), nullable=False),
