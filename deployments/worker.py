@@ -35,8 +35,11 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.states import Cancelled
 from prefect.workers.base import BaseJobConfiguration, BaseWorker, BaseWorkerResult
 
+from tasks.claims import cancel_noted
+
 LIMIT = 50  # segments at the same time, unless told otherwise
 CANCELLED_EVERY = 2.0
+CANCELS = [StateType.CANCELLING, StateType.CANCELLED]
 STOPS = (signal.SIGTERM, signal.SIGINT)
 DRAIN = 600.0  # seconds that segments get to come to a wait or to an end when the worker is told to stop
 NOTHING_TO_TEMPLATE: dict[str, Any] = {
@@ -147,7 +150,7 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
                 continue
             mine = FlowRunFilter(
                 id=FlowRunFilterId(any_=[segment.run for segment in self._segments]),
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLING])),
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=CANCELS)),
             )
             try:
                 cancelled = {run.id for run in await self.client.read_flow_runs(flow_run_filter=mine)}
@@ -155,8 +158,9 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
                 logger.warning("Prefect does not say which runs are cancelled: %s", error)
                 continue
             for segment in list(self._segments):
-                if segment.run in cancelled and segment.future:
+                if segment.run in cancelled and segment.future and not segment.cancelled:
                     segment.cancelled = True
+                    await cancel_noted(str(segment.run))  # Prefect's engine will call the run crashed
                     segment.future.cancel()
 
     async def kill_infrastructure(

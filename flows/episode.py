@@ -10,7 +10,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.escalation import ticket_for, unwatch, watch
-from tasks.claims import claimed, settled
+from tasks.claims import claimed, goes_on_elsewhere, settled
 from tasks.connections import connected
 from tasks.errors import CannotTell, ConfigurationError, LedgerUnavailable, RemoteError, RunbookError
 from tasks.evidence import Page, publish, report
@@ -46,12 +46,15 @@ async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any
                 trail.stop(Outcome.JOINED, f"this cluster is being worked on by {claim.by}")
             else:
                 if claim:
+                    trail.token = claim.token
                     trail.earlier, trail.began = await as_first_seen(case, claim)
                     trail.case = case.model_copy(update={"reported": trail.earlier.hosts})
                 await _carried_out(trail, procedure)
             ticket = await ticket_for(trail, page)
             await publish(trail, report(trail, page, link))
             await settled(case, trail.parts, trail.outcome, ticket.id if ticket else "")
+            if await goes_on_elsewhere(case):
+                raise Pause  # what that segment says of the run's state counts
     except Pause:
         unwatch(case.run, trail)
         raise

@@ -5,10 +5,11 @@ from typing import Any
 
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import Pause
 from prefect.runtime import flow_run as this_run
 
 from tasks.alarms import cleared_meanwhile
-from tasks.claims import broke_off
+from tasks.claims import broke_off, goes_on_elsewhere
 from tasks.evidence import Page, report
 from tasks.models import Alarm, Case, Outcome
 from tasks.tickets import Ticket, file_incident, file_ticket, store
@@ -30,9 +31,15 @@ async def escalate(case: Case, trail: Trail, page: Page, alarms: Sequence[Alarm]
 
 
 async def ticket_for(trail: Trail, page: Page) -> Ticket | None:
-    """The run's ticket, filed or brought up to date; None where nobody is needed, or in a dry run."""
+    """The run's ticket, filed or brought up to date; None where nobody is needed, or in a dry run.
+
+    Raises:
+        Pause: another segment of this very run has taken it over.
+    """
     if trail.case.dry_run or not trail.needs_a_person:
         return None
+    if await goes_on_elsewhere(trail.case):
+        raise Pause  # another segment goes on with it, and files what it sees
     if incident := trail.only_incident:
         return file_incident(*incident)
     text = report(trail, page, link=this_run.ui_url or "")
@@ -67,18 +74,22 @@ async def ticket_for_a_failure(flow: Flow[..., Any], flow_run: FlowRun, state: S
     trail, page = _watched.pop(run, (None, None))
     if parameters.get("dry_run", True) or state.name == Outcome.ERROR:  # ERROR has its ticket, with the evidence
         return
-    outcome = Outcome.CANCELLED if state.is_cancelled() else Outcome.ERROR
-    if not await broke_off(run, outcome, deployed=flow_run.deployment_id is not None):
-        return
     what = f"{state.name}: {state.message}"
-    if trail and page:
-        trail.stop(outcome, what)
-        store(trail.subject, _title(trail, page), report(trail, page, link=""), run)
-        return
-    cluster = parameters.get("cluster", "an unnamed cluster")
-    body = (
-        f"# {flow.name} on {cluster} broke off\n\n{what}\n\n"
-        f"What it had seen and done by then is in the log of flow run {flow_run.name} ({run}). Restarts or binds that "
-        "it began may have happened: look at Manager's and the console's operation logs before you repeat them.\n"
-    )
-    store(f"{cluster}/{flow.name}/run/{run}", f"{flow.name} {cluster}: broke off ({state.name})", body, run)
+
+    def tell(outcome: Outcome) -> None:
+        if trail and page:
+            trail.stop(outcome, what)
+            store(trail.subject, _title(trail, page), report(trail, page, link=""), run)
+            return
+        cluster = parameters.get("cluster", "an unnamed cluster")
+        body = (
+            f"# {flow.name} on {cluster} broke off\n\n{what}\n\n"
+            f"What it had seen and done by then is in the log of flow run {flow_run.name} ({run}). Restarts or binds "
+            "that it began may have happened: look at Manager's and the console's operation logs before you repeat "
+            "them.\n"
+        )
+        store(f"{cluster}/{flow.name}/run/{run}", f"{flow.name} {cluster}: broke off ({state.name})", body, run)
+
+    word = Outcome.CANCELLED if state.is_cancelled() else Outcome.ERROR
+    deployed = flow_run.deployment_id is not None
+    await broke_off(run, word, tell, deployed=deployed, token=trail.token if trail else None)

@@ -157,10 +157,10 @@ async def alarms_clear(
     async with connected(case) as connection:
         cluster = connection.cluster
     wait = cluster.wait_after_restart if step == "3" else cluster.wait_after_rebind
-    deadline = await waits.deadline(case, step, timing.later(wait, since=done_at[step], speed=cluster.speed))
-    last = timing.later(WHILE_UNREACHABLE, since=deadline, speed=cluster.speed)
     answers: dict[str, Answer] = {}
-    for until in (deadline, last):
+    until = timing.later(wait, since=done_at[step], speed=cluster.speed)
+    for part in (step, f"{step} unreachable"):
+        until = await waits.deadline(case, part, until)
         async for moment in waits.looks(case, until, every=LOOK_EVERY, speed=cluster.speed):
             open_ = [alarm for alarm in alarms if alarm.host not in answers or answers[alarm.host].value in UNSETTLED]
             try:
@@ -172,9 +172,10 @@ async def alarms_clear(
                 seen = False
             if all(answer.value not in UNSETTLED for answer in answers.values()):
                 break
+        await waits.ended(case, part)
         if seen:
             break
-    await waits.ended(case, step)
+        until = timing.later(WHILE_UNREACHABLE, since=until, speed=cluster.speed)
     return list(answers.values())
 
 

@@ -16,6 +16,7 @@ from tasks.ledger.database import Ledger, open_ledger
 from tasks.ledger.episodes import LEASE, Asking, Held, Holding, Part, claim, episode_of_run, renew, settle
 from tasks.ledger.receiving import intakes_alive
 from tasks.ledger.starting import MOST_RUNS, give_up
+from tasks.ledger.tables import Episode
 from tasks.models import Case, Outcome
 
 RENEW_EVERY = LEASE.total_seconds() / 3
@@ -151,27 +152,69 @@ async def settled(case: Case, parts: Sequence[Part], outcome: Outcome, ticket: s
         logger.warning("how this run ended is not in the ledger, the intake will write it from its state: %s", error)
 
 
-async def broke_off(run: str, outcome: Outcome, *, deployed: bool) -> bool:
-    """A run broke off: end its episode with this word, unless the intake begins the run anew.
+async def goes_on_elsewhere(case: Case) -> bool:
+    """Whether another segment of this very run has taken it over: what this one says of it counts no more."""
 
-    Args:
-        deployed: the run is of a deployment, so that it can be scheduled once more.
+    async def read(session: AsyncSession, mine: Holding) -> bool:
+        episode = await session.get(Episode, mine.episode)
+        return episode is not None and episode.token != mine.token and (episode.holder or episode.run) == case.run
 
-    Returns:
-        Whether it is over, so that a person must be told. False: an intake is there, and will begin it anew.
-    """
+    if not holds(case):
+        return False
+    try:
+        return await looked_up(case, read)
+    except LedgerUnavailable as error:
+        logger.warning("whether this run goes on elsewhere cannot be read: %s", error)
+        return False
+
+
+async def cancel_noted(run: str) -> None:
+    """A person cancels the run, and it will be stopped now: whoever finds it broken off is to end it as cancelled."""
     try:
         async with open_ledger() as ledger, ledger.writing() as session:
             episode = await episode_of_run(session, run)
-            if episode is None or not (episode.holder == run or (episode.state == "raised" and episode.run == run)):
-                return True  # it has none, or another run has it, or it was settled
-            goes_on = (deployed or not episode.acted) and episode.runs < MOST_RUNS
-            if outcome is not Outcome.CANCELLED and goes_on and await intakes_alive(session, timing.wall()):
-                return False
-            await give_up(session, episode, outcome, timing.wall())
+            if episode is not None and episode.holder == run:
+                episode.outcome = Outcome.CANCELLED
+    except (LedgerUnavailable, ConfigurationError) as error:
+        logger.warning("that run %s is being cancelled is not in the ledger: %s", run, error)
+
+
+async def broke_off(
+    run: str, outcome: Outcome, tell: Callable[[Outcome], None], *, deployed: bool, token: int | None = None
+) -> None:
+    """A run broke off: end its episode with this word, unless the intake begins the run anew.
+
+    Args:
+        tell: tells a person that the run is over, and by which word. It does so before the episode ends: where it
+            raises, the episode stays as it is, for the intake to end.
+        deployed: the run is of a deployment, so that it can be scheduled once more.
+        token: the fence by which the segment that broke off held its episode, where that is known.
+    """
+    try:
+        async with open_ledger() as ledger, ledger.writing() as session:
+            if word := await _over(session, run, outcome, deployed=deployed, token=token):
+                tell(word)
+            return
     except (LedgerUnavailable, ConfigurationError) as error:
         logger.warning("that run %s broke off is not in the ledger: %s", run, error)
-    return True
+    tell(outcome)
+
+
+async def _over(
+    session: AsyncSession, run: str, outcome: Outcome, *, deployed: bool, token: int | None
+) -> Outcome | None:
+    """The word by which the run is over; None: an intake begins it anew, or another segment of it has gone on."""
+    episode = await episode_of_run(session, run)
+    if episode is None or not (episode.holder == run or (episode.state == "raised" and episode.run == run)):
+        return outcome  # it has none, or another run has it, or it was settled
+    if token is not None and episode.token != token:
+        return None
+    word = Outcome.CANCELLED if episode.outcome == Outcome.CANCELLED else outcome
+    goes_on = (deployed or not episode.acted) and episode.runs < MOST_RUNS
+    if word is not Outcome.CANCELLED and goes_on and await intakes_alive(session, timing.wall()):
+        return None
+    await give_up(session, episode, word, timing.wall())
+    return word
 
 
 async def _renew(ledger: Ledger, holding: Holding, every: float) -> None:

@@ -1,5 +1,6 @@
 """The Meta role instance of an alarmed host: is it normal, and its restart. Steps 2 and 3 of the page."""
 
+import logging
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
@@ -11,6 +12,7 @@ from tasks.connections import Connection, connected
 from tasks.errors import (
     CannotTell,
     DryRun,
+    LedgerUnavailable,
     NotOffered,
     OutcomeUnknown,
     Refused,
@@ -31,6 +33,8 @@ TRANSITION_TAKES = 600.0
 RESTART_TAKES = 1800.0
 NO_SIGN = 600.0  # so long a restart is looked for of which is not known whether it was sent
 RESTARTS_PER_RUN = 3
+
+logger = logging.getLogger("runbooks")
 
 
 @task(
@@ -195,9 +199,13 @@ async def _restart(case: Case, connection: Connection, instance: Instance) -> De
     sent = timing.now()
     try:
         command = await connection.manager.restart(connection.cluster.meta_service, instance)
-        await command_is(case, "3", instance.host, command)
     except OutcomeUnknown:
         command = ""
+    try:
+        if command:
+            await command_is(case, "3", instance.host, command)
+    except LedgerUnavailable as error:  # it has been sent: what counts now is how it ends
+        logger.warning("that Manager calls the restart %s is not in the ledger: %s", command, error)
     return await _follow(connection, instance, command, sent)
 
 
@@ -233,13 +241,17 @@ async def _end_of_restart(
                 if not complete:
                     seen = f"command {command} is {state.state}"
                     continue
-            (after,) = [row for row in await manager.instances(cluster.meta_service) if row.host == host] or [before]
+            rows = [row for row in await manager.instances(cluster.meta_service) if row.host == host]
         except NotOffered:
             command = ""  # Manager no longer knows the command: go on by the instance
             continue
         except (Unreachable, ServerTrouble) as error:
             seen = str(error)
             continue
+        if len(rows) > 1:
+            what = f"Manager lists {len(rows)} Meta instances on {host} since, not one"
+            raise CannotTell(f"a restart was sent at {sent:%H:%M:%S}, and which one it was cannot be told: {what}")
+        after = rows[0] if rows else before
         # Manager's clock may have jumped either way; a start time that was never told proves nothing by itself.
         moved = after.started is not None and after.started != before.started
         restarted = moved and (complete or before.started is not None)

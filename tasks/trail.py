@@ -73,6 +73,7 @@ class Trail:
         alarms: host name -> the alarm this run follows.
         ends: host name -> how its part ended.
         earlier: what earlier runs left of this episode; None: nothing is known of that.
+        token: the fence by which this segment of the run holds the episode; None: it holds none.
         began: when the run first took its episode, begun anew or not.
         incidents: host name (or that of the cluster) -> id of the tripped breaker that ended its part.
         done_at: mutating step -> when the last thing it did was seen to be done.
@@ -81,6 +82,7 @@ class Trail:
     def __init__(self, case: Case) -> None:
         self.case = case
         self.earlier: Holding | None = None
+        self.token: int | None = None
         self.began = self._this_segment = timing.now()
         self.incidents: dict[str, str] = {}
         self.entries: list[Entry] = []

@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import Pause, PrefectHTTPStatusError
 from prefect.runtime import deployment
 from prefect.settings import PREFECT_WORKER_PREFETCH_SECONDS
-from prefect.states import AwaitingRetry
+from prefect.states import AwaitingRetry, Cancelled
 
 from tasks import timing
 from tasks.claims import holds, noted
@@ -82,8 +82,8 @@ async def _become_a_row(case: Case, until: datetime) -> State[Any] | None:
             except (httpx.HTTPError, PrefectHTTPStatusError, OSError) as error:
                 logger.warning("Prefect does not take the wait until %s (%s): it is asked again", until, error)
                 await timing.pause(ASK_AGAIN)
-        if state is None:
-            return None
+        if state is None or state.name != WAITING:
+            return state
         try:
             # Only now: a worker that begins it anew must not find it held, and a clear that came before must wake it.
             if await noted(case, let_go):
@@ -108,7 +108,23 @@ async def _wait(client: PrefectClient, run: UUID, until: datetime) -> State[Any]
     words = f"waits until {until:%Y-%m-%d %H:%M:%S} UTC, or until the alarm is cleared"
     state: State[Any] = AwaitingRetry(scheduled_time=until, message=words)
     result: OrchestrationResult[Any] = await client.set_flow_run_state(run, state)
-    return result.state if result.state is not None and result.state.name == WAITING else None
+    if result.state is None or result.state.name != WAITING:
+        return None
+    return await cancelled_in_between(client, run) or result.state
+
+
+async def cancelled_in_between(client: PrefectClient, run: UUID) -> State[Any] | None:
+    """Cancel the run if a person did so in the moment before it was set to wait; None: nobody did.
+
+    Prefect knows no "only if it still is": the state that was asked for last counts, so its history is read.
+    """
+    history = sorted(await client.read_flow_run_states(run), key=lambda state: state.timestamp)
+    before = next((state for state in reversed(history) if state.name != WAITING), None)
+    if before is None or before.type not in (StateType.CANCELLING, StateType.CANCELLED):
+        return None
+    cancelled: State[Any] = Cancelled(message=before.message)
+    result: OrchestrationResult[Any] = await client.set_flow_run_state(run, cancelled, force=True)
+    return result.state or cancelled
 
 
 class _AWaitIsNoError(logging.Filter):

@@ -19,6 +19,7 @@ from tasks.ledger.database import Ledger
 from tasks.ledger.episodes import hosts_of_episode
 from tasks.ledger.starting import started, to_start, to_wake, woken
 from tasks.ledger.tables import Episode
+from tasks.waits import cancelled_in_between
 
 RUNBOOKS: Mapping[str, str] = {"12110": "alm-12110/from-alarms"}
 AT_ONCE = 8  # runs being created at the same time
@@ -153,6 +154,7 @@ class Dispatcher:
         try:
             with asking():
                 await client.set_flow_run_state(run.id, AwaitingRetry(scheduled_time=timing.now()), force=True)
+                await cancelled_in_between(client, run.id)
         except (ObjectNotFound, PrefectHTTPStatusError) as error:  # deleted meanwhile: the reconciler finds that out
             logger.warning("%s is not woken: %s", run.name, " ".join(str(error).split()))
             return

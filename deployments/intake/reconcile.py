@@ -4,12 +4,12 @@ import asyncio
 import logging
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.states import Completed, Failed, Scheduled
+from prefect.states import Cancelled, Completed, Failed, Scheduled
 
 from deployments.intake.dispatch import Dispatcher
 from deployments.intake.events import tell_episode
@@ -38,6 +38,7 @@ logger = logging.getLogger("runbooks.intake")
 
 Verdict = Literal["leave", "same run", "next run", "give up", "cancelled", "done"]
 SEGMENTS = "mrs-segments"  # the type of our own worker, deployments/worker.py
+STATES: dict[str, type[State[Any]] | Any] = {Outcome.ERROR: Failed, Outcome.CANCELLED: Cancelled}
 ENDS = frozenset(Outcome) - {Outcome.JOINED, Outcome.DRY_RUN}
 
 
@@ -51,7 +52,7 @@ def verdict(episode: Episode, run: FlowRun | None, now: datetime, *, segments: C
     if it can be, for it goes on where it was. Only one that changed nothing is followed by the episode's next.
     """
     state = run.state.type if run and run.state else None
-    if state is StateType.CANCELLED:
+    if state is StateType.CANCELLED or episode.outcome == Outcome.CANCELLED:  # the worker has noted it, and died
         return "cancelled"
     if episode.state != "raised" and run and run.state and run.state.is_final() and run.state.name in ENDS:
         return "done"  # it came to its end, and could not write so
@@ -170,13 +171,9 @@ class Reconciler:
                 traces = await traces_of(session, episode.id)
             parts = "; ".join(f"{host}: {trace}" for host, trace in traces.items())
             words = f"{episode.outcome}. {parts}{f'. Ticket {episode.ticket}' if episode.ticket else ''}"
-            kind = Failed if episode.outcome == Outcome.ERROR else Completed
+            kind = STATES.get(episode.outcome, Completed)
             logger.warning("%s is through (%s), and Prefect did not know", run.name, episode.outcome)
-            try:
-                with asking():
-                    await client.set_flow_run_state(run.id, kind(name=episode.outcome, message=words), force=True)
-            except (ObjectNotFound, PrefectHTTPStatusError) as error:  # deleted meanwhile
-                logger.warning("%s keeps its state: %s", run.name, " ".join(str(error).split()))
+            await _say(client, run, kind(name=episode.outcome, message=words))
 
     async def _settle(self, client: PrefectClient, episode: Episode, segments: Collection[str]) -> None:
         """Look once more, for the other looks may have taken their time, and do what is to be done."""
@@ -190,6 +187,8 @@ class Reconciler:
                 mine = await give_up(session, episode, outcome, now)
                 if mine and todo != "done":  # what is done has its ticket; without a ticket nothing is given up
                     _ticket(episode, outcome, str(state))
+            if mine and run and todo == "cancelled":
+                await _say(client, run, Cancelled(message="it was cancelled, and its worker died"))
             self._dispatcher.look()  # a host may have come too late for it
         elif todo != "leave":
             async with self._ledger.writing() as session:
@@ -199,7 +198,7 @@ class Reconciler:
             logger.warning("the run of episode %s of %s is %s: it gets a run again", episode.id, episode.cluster, state)
             self._metrics.runs_started.labels("again").inc()
             if run and todo == "same run":
-                await _schedule(client, run)
+                await _say(client, run, Scheduled(message="its worker died"))
             self._dispatcher.look()
 
 
@@ -216,12 +215,15 @@ async def _segments(client: PrefectClient) -> list[str]:
     return [pool.name for pool in pools if pool.type == SEGMENTS]
 
 
-async def _schedule(client: PrefectClient, run: FlowRun) -> None:
+async def _say(client: PrefectClient, run: FlowRun, state: State[Any]) -> None:
+    """Give the run this state, unless it is so already; one that was deleted meanwhile the next look finds."""
+    if run.state and run.state.type is state.type and run.state.is_final():
+        return
     try:
         with asking():
-            await client.set_flow_run_state(run.id, Scheduled(message="its worker died"), force=True)
-    except (ObjectNotFound, PrefectHTTPStatusError) as error:  # the next look finds out what became of it
-        logger.warning("%s is not scheduled anew: %s", run.name, " ".join(str(error).split()))
+            await client.set_flow_run_state(run.id, state, force=True)
+    except (ObjectNotFound, PrefectHTTPStatusError) as error:
+        logger.warning("%s does not become %s: %s", run.name, state.name, " ".join(str(error).split()))
 
 
 def _ticket(episode: Episode, outcome: Outcome, state: str) -> None:

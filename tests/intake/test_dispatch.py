@@ -9,7 +9,7 @@ import pytest
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-from prefect.states import AwaitingRetry, Cancelled, Crashed, Pending, Running, Scheduled
+from prefect.states import AwaitingRetry, Cancelled, Cancelling, Crashed, Pending, Running, Scheduled
 from sqlalchemy import URL
 
 from deployments.intake.dispatch import AT_ONCE, Dispatcher
@@ -19,6 +19,7 @@ from tasks import timing
 from tasks.ledger.database import DRIVERS, Ledger, open_ledger
 from tasks.ledger.episodes import Asking, Holding, claim, let_go
 from tasks.ledger.tables import Cluster
+from tasks.waits import cancelled_in_between
 from tests.intake.standing import a_cluster, eventually, rows, runs_of, seen, told, wire
 
 pytestmark = [pytest.mark.server, pytest.mark.anyio, pytest.mark.usefixtures("deployed")]
@@ -288,6 +289,20 @@ async def test_a_clear_wakes_the_run_that_waits(client: PrefectClient, ledger: L
     assert (is_due(state), wakes(ledger_file)) == (True, [0])
     await dispatcher.dispatch(client)
     assert (await state_of(client, run)).id == state.id
+
+
+async def test_a_cancel_in_the_moment_of_a_wait_counts(client: PrefectClient) -> None:
+    """A run that a person cancels just before it is set to wait, or woken, is Cancelled; one that works on waits."""
+    deployment, found = await client.read_deployment_by_name("alm-12110/from-alarms"), []
+    befores: list[list[State]] = [[], [Cancelling()], [Cancelled()], [AwaitingRetry()]]
+    for before in befores:
+        run = await client.create_flow_run_from_deployment(deployment.id, parameters={"cluster": "prod-1"})
+        for state in (Running(), *before, AwaitingRetry()):
+            await client.set_flow_run_state(run.id, state, force=True)
+        await cancelled_in_between(client, run.id)
+        state_now = await state_of(client, run)
+        found.append(state_now.name)
+    assert found == ["AwaitingRetry", "Cancelled", "Cancelled", "AwaitingRetry"]
 
 
 async def test_a_run_that_died_before_its_wait_was_written_is_woken(

@@ -119,6 +119,14 @@ def test_a_run_that_starts_for_ever_has_no_worker(kind: StateType, verdicts: Ver
     assert timedelta(minutes=10) == STARTING
 
 
+@pytest.mark.parametrize("state", [Running(), Crashed(), Cancelling()])
+def test_a_run_whose_cancel_was_noted_is_not_begun_anew(state: State) -> None:
+    """A run whose worker has noted a person's cancel and died, is cancelled, whatever Prefect says of it."""
+    episode = an_episode("running")
+    episode.outcome = Outcome.CANCELLED
+    assert verdict(episode, a_run(state), NOW) == "cancelled"
+
+
 OURS, THEIRS = "our pool", "a pool of processes"
 PATIENCE: list[tuple[StateType, str, str, timedelta, Verdict]] = [
     (StateType.RUNNING, "raised", THEIRS, BEGINNING, "same run"),
@@ -415,6 +423,18 @@ async def test_a_cancelled_run_ends_its_episode(story: Story, took: str) -> None
     await story.dispatcher.dispatch(story.client)
     assert [each.title for each in tickets()] == [f"ALM-12110 {story.cluster.name}: CANCELLED"]
     assert ([each.id for each in await story.runs()], story.ended()) == ([run.id], [("CANCELLED",)])
+
+
+@pytest.mark.server
+async def test_a_cancel_that_was_noted_becomes_the_run_s_state(story: Story) -> None:
+    """A run that crashed because its worker stopped it for a person becomes Cancelled, though that worker died."""
+    run = await story.begin(Crashed())
+    await story.held(run)
+    rows(story.file, "UPDATE episodes SET outcome = 'CANCELLED'")
+    story.later()
+    assert await story.reconciled() == ("closed", 1, 1, "CANCELLED")
+    assert await story.state_of(run) == "Cancelled"
+    assert [each.title for each in tickets()] == [f"ALM-12110 {story.cluster.name}: CANCELLED"]
 
 
 @pytest.mark.server

@@ -86,6 +86,23 @@ async def test_a_restart_that_was_sent(world: Worlds, known: bool) -> None:
         assert done(cluster) == cluster.restarts()
 
 
+async def test_a_restart_whose_instance_is_listed_twice_afterwards(world: Worlds) -> None:
+    """Where Manager lists two instances of the host while the restart is followed, how it ended cannot be told."""
+    async with world() as cluster:
+        cluster.breaks("crashed")
+        cluster.raises_the_alarm()
+        case, host = a_case(cluster), cluster.host
+        async with segment(cluster) as connection:
+            alarm, before = await broken(cluster, connection)
+            await intend(case, connection.cluster, "restart", host, host, before=before.model_dump_json())
+            await connection.manager.restart(connection.cluster.meta_service, before)
+        cluster.breaks("instance-duplicated")
+        async with segment(cluster):
+            deed = await restart_instance.fn(case, alarm)
+        assert (deed.ended, done(cluster)) == (Outcome.CANNOT_TELL, cluster.restarts())
+        assert deed.did.endswith(f"cannot be told: Manager lists 2 Meta instances on {host} since, not one")
+
+
 async def test_a_restart_that_was_seen_to_its_end(world: Worlds) -> None:
     """A run that died just after it saw the restart's end says again that it has restarted it, and does not do so."""
     async with world() as cluster:

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import select, update
 
 from tasks import timing
-from tasks.claims import TRIES, broke_off, holds, noted, settled
+from tasks.claims import TRIES, broke_off, cancel_noted, goes_on_elsewhere, holds, noted, settled
 from tasks.errors import LedgerUnavailable, Refused
 from tasks.gates import intend
 from tasks.intents import seen_to_its_end
@@ -302,6 +302,13 @@ BROKEN: list[tuple[bool, bool, Outcome, tuple[bool, str, str], tuple[bool, str, 
 ]
 
 
+async def broke_off_with(run: str, word: Outcome, *, deployed: bool, token: int | None = None) -> bool:
+    """Whether a person is told that the run is over."""
+    told: list[Outcome] = []
+    await broke_off(run, word, told.append, deployed=deployed, token=token)
+    return told == [word]
+
+
 async def leaves(
     run: str, word: Outcome = Outcome.ERROR, *, deployed: bool = True, acted: bool = False
 ) -> tuple[bool, str, str]:
@@ -309,7 +316,7 @@ async def leaves(
     async with holding("17"):
         if acted:
             await intend(a_case("run-17"), a_block(), "restart", "node-1", "node-1")
-    over = await broke_off(run, word, deployed=deployed)
+    over = await broke_off_with(run, word, deployed=deployed)
     row = await episode()
     return over, row.state, row.outcome
 
@@ -365,7 +372,7 @@ async def test_a_run_that_broke_off_while_it_waited(alive: bool, expected: tuple
         await an_intake()
     async with holding("17"):
         await noted(a_case("run-17"), let_go)
-    over = await broke_off("run-17", Outcome.ERROR, deployed=True)
+    over = await broke_off_with("run-17", Outcome.ERROR, deployed=True)
     assert (over, (await episode()).state, (await episode()).outcome) == expected
 
 
@@ -378,7 +385,7 @@ async def test_a_run_that_took_over_an_episode_and_broke_off(alive: bool) -> Non
     await change(run="run-16", runs=1)
     async with holding("17", automated=False):
         pass
-    over = await broke_off("run-17", Outcome.ERROR, deployed=False)
+    over = await broke_off_with("run-17", Outcome.ERROR, deployed=False)
     row = await episode()
     assert (over, row.state, row.outcome) == (GOES_ON if alive else ENDS)
 
@@ -388,7 +395,7 @@ async def test_a_run_that_never_began_and_broke_off() -> None:
     await an_intake()
     await raised()
     await change(run="run-17", runs=1)
-    assert not await broke_off("run-17", Outcome.ERROR, deployed=True)
+    assert not await broke_off_with("run-17", Outcome.ERROR, deployed=True)
     assert ((await episode()).state, (await episode()).outcome) == ("raised", "")
 
 
@@ -399,12 +406,65 @@ async def test_a_run_that_breaks_off_leaves_another_one_s_episode_alone() -> Non
     await change(run="run-16", runs=1)
     async with holding("17", automated=False):
         assert await refusal(a_case("run-17")) == ""
-        assert await broke_off("run-16", Outcome.ERROR, deployed=True)
-        assert await broke_off("run-16", Outcome.CANCELLED, deployed=True)
+        assert await broke_off_with("run-16", Outcome.ERROR, deployed=True)
+        assert await broke_off_with("run-16", Outcome.CANCELLED, deployed=True)
         assert await refusal(a_case("run-17")) == ""
         await settled(a_case("run-17"), [PART], Outcome.END, "")
-    assert await broke_off("run-17", Outcome.CANCELLED, deployed=False)
+    assert await broke_off_with("run-17", Outcome.CANCELLED, deployed=False)
     assert ((await episode()).state, (await episode()).outcome) == ("verifying", "END")
+
+
+async def test_a_segment_that_broke_off_after_another_one_went_on_is_nobody_s_concern() -> None:
+    """A segment that was taken over by another one of the same run is not over: nobody is told, nothing is ended."""
+    async with holding("17") as first:
+        await the_lease_ends()
+        async with holding("17") as second:
+            tokens = (first.token, second.token)
+            told = [await broke_off_with("run-17", Outcome.CANCELLED, deployed=True, token=token) for token in tokens]
+            assert (tokens, told, (await episode()).state) == ((1, 2), [False, True], "closed")
+
+
+async def test_a_cancel_that_was_noted_is_the_word_whatever_the_engine_says() -> None:
+    """A run whose cancel its worker has noted ends as cancelled, though Prefect's engine calls it crashed."""
+    await an_intake()
+    told: list[Outcome] = []
+    async with holding("17"):
+        await cancel_noted("run-99")
+        assert (await episode()).outcome == ""
+        await cancel_noted("run-17")
+    await broke_off("run-17", Outcome.ERROR, told.append, deployed=True)
+    row = await episode()
+    assert (told, row.state, row.outcome) == ([Outcome.CANCELLED], "closed", "CANCELLED")
+
+
+async def test_an_episode_does_not_end_before_a_person_is_told() -> None:
+    """Where nobody can be told that a run is over, its episode stays as it is, for the intake to end."""
+
+    def disk_is_full(word: Outcome) -> None:
+        raise OSError(f"no space left for {word}")
+
+    async with holding("17"):
+        pass
+    with pytest.raises(OSError, match="no space left for ERROR"):
+        await broke_off("run-17", Outcome.ERROR, disk_is_full, deployed=True)
+    row = await episode()
+    assert (row.state, row.outcome, row.holder) == ("running", "", "run-17")
+
+
+async def test_a_segment_knows_that_its_run_goes_on_elsewhere() -> None:
+    """It does once another segment has the episode, or ended it; not where another run has it, and not in a dry run."""
+    case = a_case("run-17")
+    said = []
+    async with holding("17"):
+        said.append(await goes_on_elsewhere(case))
+        await change(token=2)
+        said.append(await goes_on_elsewhere(case))
+        await change(holder="run-18")
+        said.append(await goes_on_elsewhere(case))
+        await change(holder=None, run="run-17", state="verifying")
+        said.append(await goes_on_elsewhere(case))
+    said.append(await goes_on_elsewhere(case))
+    assert said == [False, True, False, True, False]
 
 
 class Pauses:
@@ -450,7 +510,7 @@ async def test_without_a_ledger_there_is_no_claim(monkeypatch: pytest.MonkeyPatc
             pytest.fail("it was claimed")
     timing.clock.reset(token)
     assert pauses.taken == list(TRIES)
-    assert await broke_off("run-17", Outcome.ERROR, deployed=True)
+    assert await broke_off_with("run-17", Outcome.ERROR, deployed=True)
 
 
 async def test_a_ledger_that_goes_away_lets_nothing_pass(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
