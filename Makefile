@@ -4,7 +4,7 @@ PYTHON ?= python3
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 
-.PHONY: help demo test test-fast crash lint lock bench bench-intake
+.PHONY: help demo test test-fast crash lint lock bench bench-intake bench-waits
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -37,7 +37,11 @@ lock: .venv/ready ## write requirements.lock anew: all versions with hashes, no 
 	@.venv/lock/bin/uv pip compile pyproject.toml --extra test --universal --generate-hashes --no-emit-index-url \
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock
 
-bench: bench-intake ## all benchmarks
+bench: ## all benchmarks, also where a target of one is missed; JSON=x.json writes x-intake.json and x-waits.json
+	@$(MAKE) --no-print-directory --keep-going bench-intake bench-waits
 
-bench-intake: .venv/ready ## how fast alarms are taken in, and what plain Prefect does with them (half an hour); JSON=FILE
-	@.venv/bin/python -m tests.bench.intake $(if $(JSON),--json $(JSON))
+bench-intake: .venv/ready ## how fast alarms are taken in, and what plain Prefect does with them (half an hour); JSON=x.json: x-intake.json
+	@.venv/bin/python -m tests.bench.intake $(if $(JSON),--json $(basename $(JSON))-intake.json)
+
+bench-waits: .venv/ready ## what runs that wait cost, beside plain Prefect (over an hour; needs PostgreSQL); QUICK=1, ONLY=storm,late, JSON=x.json: x-waits.json
+	@.venv/bin/python -m tests.bench.waits $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(basename $(JSON))-waits.json)

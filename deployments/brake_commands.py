@@ -26,7 +26,9 @@ from tasks.ledger.braking import brake, brakes, open_breaker, release, reset_bre
 from tasks.ledger.database import open_ledger
 from tasks.ledger.receiving import clusters
 from tasks.ledger.tables import Brake, Breaker
-from tasks.tickets import tickets
+from tasks.ledger.ticket_life import incident_of
+from tasks.ledger.ticket_tables import TicketRow
+from tasks.ticket_files import id_of
 
 SOON = 5.0  # seconds that a ledger may take before the stop file is written as well
 MOMENT = "%Y-%m-%d %H:%M:%S"
@@ -62,7 +64,7 @@ def stop(
         Use the stop file in any case, and leave the ledger alone.
     """
     _name_or_nothing(cluster)
-    why, who = _one_line(reason, "--reason"), _person(by)
+    why, who = one_line(reason, "--reason"), person(by)
     if file:
         if cluster is not None:
             raise ConfigurationError(f"the stop file stops everything: leave {cluster!r} out, or leave --file out")
@@ -77,7 +79,7 @@ def resume(cluster: Cluster = None, /, *, reason: Reason, by: By = "") -> int:
     Without a cluster: the brakes on all clusters and the stop file of this machine; those on single clusters stay.
     """
     _name_or_nothing(cluster)
-    return _ended(_resume(cluster, _one_line(reason, "--reason"), _person(by)))
+    return _ended(_resume(cluster, one_line(reason, "--reason"), person(by)))
 
 
 @breaker.default
@@ -96,7 +98,7 @@ def status(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = 
 @breaker.command
 def reset(*, reason: Reason, by: By = "") -> int:
     """Let changes go on after the breaker has tripped. What it has counted does not count again."""
-    return _ended(_reset(_one_line(reason, "--reason"), _person(by)))
+    return _ended(_reset(one_line(reason, "--reason"), person(by)))
 
 
 async def _stop(cluster: str | None, reason: str, by: str) -> None:
@@ -162,12 +164,13 @@ async def _status(*, as_json: bool) -> None:
     try:
         async with open_ledger() as ledger, ledger.reading() as session:
             holds = await _holds(session, str(ledger), [])
+            filed = await session.get(TicketRow, incident_of(holds.breaker.id)) if holds.breaker else None
     except LedgerUnavailable as error:
         if here and not as_json:
             out.print(Text(here))
         raise LedgerUnavailable(_words(error)) from error
     tripped = holds.breaker
-    ticket, trouble = _incident_of(tripped) if tripped else ("", "")
+    ticket = filed.key or id_of(filed.correlation) if filed else ""
     if as_json:
         found = {
             "tripped": tripped is not None,
@@ -189,7 +192,7 @@ async def _status(*, as_json: bool) -> None:
         say(out, "since   ", f"{tripped.since:{MOMENT}} UTC")
         say(out, "why     ", Text(tripped.why))
         say(out, "clusters", Text(", ".join(tripped.clusters.splitlines())))
-        say(out, "ticket  ", Text(ticket or trouble))
+        say(out, "ticket  ", Text(ticket or "none yet: an intake files it"))
     else:
         out.print("the breaker has not tripped")
     _show(out, holds)
@@ -237,15 +240,6 @@ def _show(out: Console, holds: Holds, *, head: str = "stopped now:") -> None:
         out.print("nothing is stopped")
 
 
-def _incident_of(tripped: Breaker) -> tuple[str, str]:
-    """The id of the breaker's ticket, else why none can be named."""
-    try:
-        found = [each.id for each in tickets() if each.correlation == f"incident/{tripped.id}"]
-    except ConfigurationError as error:
-        return "", str(error)
-    return (found[0], "") if found else ("", "none on this machine: an intake files it where it runs")
-
-
 def _ended(work: Coroutine[Any, Any, None]) -> int:
     """Run to the end. Interrupted, it does not say `stopped` as other commands do: 130."""
     try:
@@ -261,16 +255,22 @@ def _name_or_nothing(cluster: str | None) -> None:
         raise ConfigurationError("the cluster's name is empty: write it, or leave it out if you mean all clusters")
 
 
-def _one_line(text: str, option: str) -> str:
+def one_line(text: str, option: str) -> str:
+    """The text as one line.
+
+    Raises:
+        ConfigurationError: it is empty; names the option.
+    """
     line = " ".join(text.encode("utf-8", "replace").decode().split())
     if not line:
         raise ConfigurationError(f"{option} is empty: say why, for everybody who meets it")
     return line
 
 
-def _person(by: str) -> str:
+def person(by: str) -> str:
+    """Who it is by: the name that was given, else the login name."""
     if by.strip():
-        return _one_line(by, "--by")
+        return one_line(by, "--by")
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name

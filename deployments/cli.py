@@ -14,6 +14,7 @@ from cyclopts.validators import Number
 from rich.table import Table
 from rich.text import Text
 
+from deployments.approval_commands import approvals, approve, approvers
 from deployments.brake_commands import breaker, resume, stop
 from deployments.demo import Demo
 from deployments.doctor import doctor as examine
@@ -22,12 +23,13 @@ from deployments.emulator.region import Region
 from deployments.emulator.serve import serve
 from deployments.ending import run_until_ended, serve_until_told
 from deployments.intake_commands import alarm, intake, ledger, prefect_is_known
+from deployments.run_command import run
 from deployments.scenarios import SCENARIOS, Profile
-from deployments.terminal import console, sentence, show_markdown
+from deployments.status_commands import evidence, status, why
+from deployments.terminal import console, sentence
+from deployments.ticket_commands import tickets
 from deployments.up import up
 from tasks.errors import ConfigurationError, RunbookError
-from tasks.tickets import ticket as one_ticket
-from tasks.tickets import tickets as all_tickets
 
 app = App(
     name="runbooks",
@@ -38,7 +40,22 @@ app = App(
     exit_on_error=False,
 )
 
-for each in (intake, alarm, ledger, up, stop, resume, breaker):
+for each in (
+    intake,
+    alarm,
+    ledger,
+    up,
+    stop,
+    resume,
+    breaker,
+    approvals,
+    approve,
+    approvers,
+    run,
+    status,
+    why,
+    evidence,
+):
     app.command(each)
 
 NOISY = ("httpx", "stamina", "EventsWorker")  # they report what is no trouble, or what we report better
@@ -144,21 +161,7 @@ def doctor(cluster: str) -> int:
     return run_until_ended(examine(cluster, console()))
 
 
-@app.command
-def tickets(id_: Annotated[str, Parameter(name="ID")] = "", /) -> None:
-    """List the tickets of this machine, or show one."""
-    out = console()
-    if id_:
-        show_markdown(out, one_ticket(id_).body)
-        return
-    found = all_tickets()
-    if not found:
-        out.print("no tickets")
-        return
-    table = Table("ticket", "updated (UTC)", "title")
-    for each in found:
-        table.add_row(each.id, f"{each.updated:%Y-%m-%d %H:%M:%S}", Text(each.title))
-    out.print(table)
+app.command(tickets)
 
 
 def _list_faults() -> None:

@@ -13,8 +13,9 @@ from tasks.bindings import ECS_TRUST_DOMAIN
 from tasks.blocks import Cluster
 from tasks.clients.routes import CONFIRMED
 from tasks.connections import Connection, connected
-from tasks.errors import Refused, RemoteError, Unreachable
+from tasks.errors import ConfigurationError, Refused, RemoteError, Unreachable
 from tasks.models import Case, Node
+from tasks.ticket_systems import look_at, ticket_system
 
 NEEDED_TO_CHANGE = frozenset({"alarms", "hosts", "instances", "commands", "record", "nodes", "agency update"})
 NEEDED_TO_BIND = frozenset({"metadata", "agency"})
@@ -154,6 +155,20 @@ def _cloud(connection: Connection) -> Iterable[Check]:
     )
     for name, route, means, call in checks:
         yield Check(name, route, CONFIRMED, means, call)
+    yield _tickets(cluster)
+
+
+def _tickets(cluster: Cluster) -> Check:
+    async def look() -> str:
+        if not cluster.tickets:
+            return NotCalled("the cluster's block names none: tickets are files, `runbooks tickets`")
+        try:
+            said = await look_at(await ticket_system(cluster.tickets))
+        except ConfigurationError as error:
+            raise Refused(str(error)) from error
+        return said or NotCalled("a webhook cannot be asked")
+
+    return Check("tickets", "tickets", "", "step 7 reaches a person where tickets are looked at", look)
 
 
 def conclusion(cluster: Cluster, findings: Iterable[Finding]) -> str:

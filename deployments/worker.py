@@ -29,9 +29,10 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.exceptions import Abort, InfrastructureNotFound, Pause, PrefectHTTPStatusError
+from prefect.exceptions import Abort, InfrastructureNotFound, ObjectNotFound, Pause, PrefectHTTPStatusError
 from prefect.flow_engine import run_flow
 from prefect.flows import load_flow_from_entrypoint
+from prefect.settings import PREFECT_API_TLS_INSECURE_SKIP_VERIFY, PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled
 from prefect.workers.base import BaseJobConfiguration, BaseWorker, BaseWorkerResult
 
@@ -39,6 +40,7 @@ from tasks.claims import cancel_noted
 
 LIMIT = 50  # segments at the same time, unless told otherwise
 CANCELLED_EVERY = 2.0
+KNOWN_FOR = 10.0  # seconds that a deployment's entrypoint is not asked for again
 CANCELS = [StateType.CANCELLING, StateType.CANCELLED]
 STOPS = (signal.SIGTERM, signal.SIGINT)
 DRAIN = 600.0  # seconds that segments get to come to a wait or to an end when the worker is told to stop
@@ -48,6 +50,10 @@ NOTHING_TO_TEMPLATE: dict[str, Any] = {
 }
 
 logger = logging.getLogger("prefect.worker.mrs-segments")
+
+
+class WrongDeployment(ValueError):
+    """This worker cannot carry out what the run's deployment names; says why."""
 
 
 class SegmentConfiguration(BaseJobConfiguration):
@@ -94,6 +100,7 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
         self._elsewhere = asyncio.new_event_loop()
         self._stopping = False
         self._flows: dict[str, Flow[..., Any]] = {}
+        self._entrypoints: dict[UUID, tuple[float, str]] = {}
 
     @classmethod
     def get_default_base_job_template(cls) -> dict[str, Any]:
@@ -109,8 +116,6 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
         """Carry out one segment of the run, here."""
         where = f"{socket.gethostname()}:{os.getpid()}"
         flow = await self._flow_of(flow_run)
-        if task_status:
-            task_status.started(where)
         segment = _Segment(flow_run.id)
         work = _carried_out(flow, flow_run, asyncio.get_running_loop(), segment)
         segment.future = asyncio.run_coroutine_threadsafe(work, self._elsewhere)
@@ -128,13 +133,44 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
             self._segments.remove(segment)
         return SegmentResult(status_code=0, identifier=where)
 
+    async def _submit_run(self, flow_run: FlowRun) -> None:
+        """Instead of Prefect's, which makes eight requests for each run: where it runs, its labels, its configuration.
+
+        The run counts as being submitted until its segment is over, so it is not taken twice; it never has a pid, so it
+        can be cancelled whenever it waits.
+        """
+        if self._cancelling_observer is not None:  # cancelling is done here, see `_stop_cancelled`
+            self._cancelling_observer.remove_in_flight_flow_run_id(flow_run.id)
+        try:
+            if not self._stopping and await self._propose_pending_state(flow_run):
+                await self._ran(flow_run)
+        finally:
+            self._release_limit_slot(flow_run.id)
+            self._submitting_flow_run_ids.discard(flow_run.id)
+
+    async def _ran(self, flow_run: FlowRun) -> None:
+        """Run it, and survive whatever becomes of it."""
+        running = asyncio.ensure_future(self.run(flow_run, SegmentConfiguration()))
+        try:
+            await asyncio.wait({running})
+        finally:
+            running.cancel()
+        if running.cancelled() or not (error := running.exception()):
+            return
+        logger.error("%s broke off in its worker: %s", flow_run.name, error, exc_info=error)
+        if isinstance(error, WrongDeployment | ImportError | ObjectNotFound):
+            await self._propose_crashed_state(flow_run, f"it cannot be run: {error}")
+
     async def _flow_of(self, flow_run: FlowRun) -> Flow[..., Any]:
         if flow_run.deployment_id is None:
-            raise ValueError("the run is of no deployment")
-        deployment = await self.client.read_deployment(flow_run.deployment_id)
-        entrypoint = deployment.entrypoint or ""
+            raise WrongDeployment("the run is of no deployment")
+        now = asyncio.get_running_loop().time()
+        known, entrypoint = self._entrypoints.get(flow_run.deployment_id, (0.0, ""))
+        if not entrypoint or now - known > KNOWN_FOR:
+            entrypoint = (await self.client.read_deployment(flow_run.deployment_id)).entrypoint or ""
+            self._entrypoints[flow_run.deployment_id] = now, entrypoint
         if ":" in entrypoint or not entrypoint:
-            raise ValueError(
+            raise WrongDeployment(
                 f"the deployment's entrypoint is {entrypoint!r}: this worker imports flows by their module path, "
                 "such as flows.alm_12110.alm_12110"
             )
@@ -189,7 +225,7 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
         thread.start()
         for each in STOPS:
             loop.add_signal_handler(each, stop)  # instead of Prefect's own, which cancels what runs in this process
-        working = asyncio.create_task(super().start(run_once, with_healthcheck, printer))
+        working = asyncio.create_task(self._work(run_once, with_healthcheck, printer))
         watching = asyncio.create_task(self._stop_cancelled())
         stopping = asyncio.create_task(told.wait())
         try:
@@ -207,6 +243,14 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
                 task.cancel()
             self._elsewhere.call_soon_threadsafe(self._elsewhere.stop)
             thread.join()
+
+    async def _work(self, run_once: bool, with_healthcheck: bool, printer: Callable[..., None]) -> None:
+        """As every worker. Prefect reads the machine's certificates for each client, encrypted or not."""
+        plain = (
+            {} if (PREFECT_API_URL.value() or "").startswith("https:") else {PREFECT_API_TLS_INSECURE_SKIP_VERIFY: True}
+        )
+        with temporary_settings(plain):
+            await super().start(run_once, with_healthcheck, printer)
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Take runs, unless the worker is being stopped."""

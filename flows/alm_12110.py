@@ -1,6 +1,9 @@
 """ALM-12110, "Failed to get ECS temporary AK/SK": the page as a flow."""
 
 from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Annotated, Any
 
 from prefect import flow
@@ -11,7 +14,9 @@ from flows.episode import run_episode, run_id
 from flows.escalation import escalate, ticket_for_a_failure
 from tasks.agencies import agency_is_bound, bind_agency
 from tasks.alarms import alarms_clear, cleared_meanwhile, find_alarms
+from tasks.diagnosis import look_at_cluster
 from tasks.evidence import Page
+from tasks.forms import BY_HAND
 from tasks.instances import instances_are_normal, restart_instances
 from tasks.models import Alarm, Case, Outcome
 from tasks.trail import Trail
@@ -26,17 +31,17 @@ PAGE = Page(
         "Masking).",
         "2": "On Manager, Cluster > Services > Meta > Instance: see whether the instance of this host is normal; if it "
         "was stopped on purpose, ask who did it.",
-        "3": "On Manager, first see whether a restart of this host's Meta instance has run already; if not, Cluster > "
-        "Services > Meta > Instance: select the instance of this host, More > Restart Instance, wait ten minutes and "
-        "see whether the alarm is cleared.",
+        "3": BY_HAND["restart"],
         "5": "On the MRS console, Clusters > Active Clusters > this cluster, O&M management: see whether an agency is "
         "bound, and on each node's ECS page which one.",
-        "6": "On the MRS console, Clusters > Active Clusters > this cluster, O&M management: Manage Agency, bind the "
-        "agency again (first make sure nobody removed it on purpose), wait fifteen minutes and see whether the alarm "
-        "is cleared.",
+        "6": BY_HAND["rebind"],
         "7": "Hand over to O&M with /var/log/Bigdata/meta/mrs-meta.log of this host, one hour before to one hour after "
         "the alarm (O&M > Log > Download, service Meta).",
     },
+    log="/var/log/Bigdata/meta/mrs-meta.log",
+    felt_within=timedelta(minutes=50),
+    felt_because="the last keys live one hour and were issued ten minutes before the alarm or earlier, for Meta asks "
+    "every five minutes and raises it at the third failure in a row; most likely they end five minutes earlier",
 )
 
 
@@ -47,6 +52,8 @@ PAGE = Page(
     on_crashed=[ticket_for_a_failure],
     on_cancellation=[ticket_for_a_failure],
     retries=0,
+    persist_result=False,
+    result_storage=Path(gettempdir()),  # nothing is kept there; without a word Prefect asks its server for each segment
 )
 async def alm_12110(
     cluster: Annotated[str, Field(json_schema_extra={"position": 0})],
@@ -78,12 +85,14 @@ async def alm_12110(
 async def procedure(case: Case, trail: Trail) -> None:
     """The page, its steps numbered. `trail` drops a host where its part ends early: cannot tell, refused, dry run."""
     alarms = trail.found(await find_alarms(case))  # 1
+    if not trail.alarms:
+        trail.looked("no active alarm", await look_at_cluster(case))
     fresh, again_after_3, again_after_6 = trail.relapsed(alarms)
     await escalate(case, trail, PAGE, again_after_6)  # 6 no: it is cleared no longer
     normal, abnormal = trail.answered("2", await instances_are_normal(case, fresh), fresh)  # 2
     await rebind(case, trail, [*again_after_3, *normal])  # 2 yes: these do not wait for another host's restart
     if abnormal:
-        restarted = await trail.follow("3", restart_instances(case, abnormal), abnormal)  # 3
+        restarted = await trail.follow("3", restart_instances(case, abnormal, so_far=trail.so_far), abnormal)  # 3
         answers = await alarms_clear(case, restarted, step="3", done_at=trail.done_at)
         cleared, active = trail.answered("3", answers, restarted)
         trail.end(cleared, Outcome.END, step="3")
@@ -99,7 +108,7 @@ async def rebind(case: Case, trail: Trail, alarms: Sequence[Alarm]) -> None:
     bound, unbound = trail.answered("5", [answer], alarms)  # 5
     unbound = trail.remaining("5", await cleared_meanwhile(case, unbound, step="5"), unbound)
     if unbound:
-        rebound = await trail.follow("6", bind_agency(case, unbound), unbound)  # 6
+        rebound = await trail.follow("6", bind_agency(case, unbound, so_far=trail.so_far), unbound)  # 6
         answers = await alarms_clear(case, rebound, step="6", done_at=trail.done_at)
         cleared, active = trail.answered("6", answers, rebound)
         trail.end(cleared, Outcome.END, step="6")

@@ -10,7 +10,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.escalation import ticket_for, unwatch, watch
-from tasks.claims import claimed, goes_on_elsewhere, settled
+from tasks.claims import claimed, goes_on_elsewhere, remembered, settled
 from tasks.connections import connected
 from tasks.errors import CannotTell, ConfigurationError, LedgerUnavailable, RemoteError, RunbookError
 from tasks.evidence import Page, publish, report
@@ -49,10 +49,13 @@ async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any
                     trail.token = claim.token
                     trail.earlier, trail.began = await as_first_seen(case, claim)
                     trail.case = case.model_copy(update={"reported": trail.earlier.hosts})
-                await _carried_out(trail, procedure)
+                try:
+                    await _carried_out(trail, procedure)
+                finally:
+                    await remembered(case, trail.lines)
             ticket = await ticket_for(trail, page)
             await publish(trail, report(trail, page, link))
-            await settled(case, trail.parts, trail.outcome, ticket.id if ticket else "")
+            await settled(case, trail.parts, trail.outcome, ticket.name if ticket else "")
             if await goes_on_elsewhere(case):
                 raise Pause  # what that segment says of the run's state counts
     except Pause:
@@ -62,8 +65,9 @@ async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any
         return Failed(message=str(error))
     parts = [*(f"{host}: {trace}" for host, trace in trail.traces.items())]
     if not parts:
-        parts = [trail.entries[-1].text.partition(": ")[2] if trail.entries else "There is no active alarm"]
-    message = f"{trail.outcome}. {'; '.join(parts)}{f'. Ticket {ticket.id}' if ticket else ''}"
+        ended = [entry.text.partition(": ")[2] for entry in trail.entries if entry.kind == "ended"]
+        parts = ended[-1:] or ["There is no active alarm"]
+    message = f"{trail.outcome}. {'; '.join(parts)}{f'. Ticket {ticket.name}' if ticket else ''}"
     get_run_logger().info(message)
     unwatch(case.run, trail)
     if trail.outcome is Outcome.ERROR:

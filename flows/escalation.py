@@ -10,10 +10,12 @@ from prefect.runtime import flow_run as this_run
 
 from tasks.alarms import cleared_meanwhile
 from tasks.claims import broke_off, goes_on_elsewhere
-from tasks.evidence import Page, report
+from tasks.evidence import Page, brief, report
+from tasks.ledger.outbox import Filing
+from tasks.ledger.ticket_life import incident_of
 from tasks.models import Alarm, Case, Outcome
-from tasks.tickets import Ticket, file_incident, file_ticket, store
-from tasks.trail import Trail
+from tasks.tickets import Ticket, file_ticket, join_incident, tell
+from tasks.trail import NEEDS_A_PERSON, Trail
 
 
 async def escalate(case: Case, trail: Trail, page: Page, alarms: Sequence[Alarm]) -> None:
@@ -40,14 +42,27 @@ async def ticket_for(trail: Trail, page: Page) -> Ticket | None:
         return None
     if await goes_on_elsewhere(trail.case):
         raise Pause  # another segment goes on with it, and files what it sees
+    link = this_run.ui_url or ""
     if incident := trail.only_incident:
-        return file_incident(*incident)
-    text = report(trail, page, link=this_run.ui_url or "")
-    return await file_ticket(trail.subject, _title(trail, page), text, trail.case.run)
+        return await join_incident(*incident, trail.case.cluster, brief(trail, page, link), trail.case.run)
+    return await file_ticket(_filing(trail, page, link))
 
 
-def _title(trail: Trail, page: Page) -> str:
-    return f"ALM-{page.alarm_id} {trail.case.cluster}: {trail.outcome}"
+def _filing(trail: Trail, page: Page, link: str) -> Filing:
+    """What a person is to be told of this run, and of which hosts' alarms."""
+    needing = [host for host, end in trail.ends.items() if end.outcome in NEEDS_A_PERSON and host in trail.alarms]
+    incidents = sorted(trail.incidents.values())
+    return Filing(
+        trail.subject,
+        f"ALM-{page.alarm_id} {trail.case.cluster}: {trail.outcome}",
+        report(trail, page, link),
+        source=trail.case.run,
+        cluster=trail.case.cluster,
+        alarm_id=trail.case.alarm_id,
+        episode=trail.earlier.episode if trail.earlier else "",
+        hosts=[host for host in needing if trail.alarms[host].host],
+        part_of=incident_of(incidents[0]) if incidents else "",
+    )
 
 
 _watched: dict[str, tuple[Trail, Page]] = {}
@@ -76,20 +91,22 @@ async def ticket_for_a_failure(flow: Flow[..., Any], flow_run: FlowRun, state: S
         return
     what = f"{state.name}: {state.message}"
 
-    def tell(outcome: Outcome) -> None:
+    cluster = parameters.get("cluster", "")
+
+    def filing(outcome: Outcome) -> Filing:
         if trail and page:
             trail.stop(outcome, what)
-            store(trail.subject, _title(trail, page), report(trail, page, link=""), run)
-            return
-        cluster = parameters.get("cluster", "an unnamed cluster")
+            return _filing(trail, page, link="")
         body = (
-            f"# {flow.name} on {cluster} broke off\n\n{what}\n\n"
+            f"# {flow.name} on {cluster or 'an unnamed cluster'} broke off\n\n{what}\n\n"
             f"What it had seen and done by then is in the log of flow run {flow_run.name} ({run}). Restarts or binds "
             "that it began may have happened: look at Manager's and the console's operation logs before you repeat "
             "them.\n"
         )
-        store(f"{cluster}/{flow.name}/run/{run}", f"{flow.name} {cluster}: broke off ({state.name})", body, run)
+        title = f"{flow.name} {cluster or 'an unnamed cluster'}: broke off ({state.name})"
+        return Filing(f"{cluster}/{flow.name}/run/{run}", title, body, source=run, cluster=cluster)
 
     word = Outcome.CANCELLED if state.is_cancelled() else Outcome.ERROR
-    deployed = flow_run.deployment_id is not None
-    await broke_off(run, word, tell, deployed=deployed, token=trail.token if trail else None)
+    deployed, token = flow_run.deployment_id is not None, trail.token if trail else None
+    if told := await broke_off(run, word, filing, deployed=deployed, token=token):
+        await tell(told)  # written down it is already; now its system hears of it

@@ -6,11 +6,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import timing
+from tasks.approvals import agreement
 from tasks.bindings import agencies_of, bound, in_iam, somebody_s_change, unusable
 from tasks.blocks import Cluster
 from tasks.connections import Connection, connected
 from tasks.errors import DryRun, OutcomeUnknown, Refused, RemoteError, ServerTrouble, StepFailed, Throttled, Unreachable
-from tasks.gates import intend, kept_from, may_change, may_go_on
+from tasks.gates import agreed, intend, kept_from, may_change, may_go_on
 from tasks.intents import begun_before, seen_to_its_end
 from tasks.journal import once
 from tasks.models import Alarm, Answer, Case, Deed, Node, Outcome
@@ -48,14 +49,28 @@ async def agency_is_bound(case: Case, alarms: Sequence[Alarm], *, rebound: bool)
     return Answer.model_validate({"host": "", "value": verdict, "seen": words, "at": timing.now()})
 
 
-async def bind_agency(case: Case, alarms: Sequence[Alarm]) -> AsyncIterator[Deed]:
+async def bind_agency(case: Case, alarms: Sequence[Alarm], *, so_far: str = "") -> AsyncIterator[Deed]:
     """Bind every node of the cluster to the agency its block names, node by node, each read back and said when done.
 
     Nothing is written over: a node that names another agency stops the step. Once a node is bound the others follow,
-    also where Meta clears the alarm in between. It ends when MRS reports no update.
+    also where Meta clears the alarm in between. It ends when MRS reports no update. A person is asked first, where one
+    must agree; and asked to do it by hand, where no API does.
+
+    Args:
+        so_far: the evidence, for a person who is asked.
+
+    Raises:
+        Pause: a person is asked.
 
     Source: ALM-12110, step 6 (Manage Agency); done through POST cloudservers/{id}/metadata of every node.
     """
+    agreement_ = await agreement(case, "rebind", alarms, so_far)
+    for deed in agreement_.deeds:
+        yield deed
+    if agreement_.done_by:
+        yield await bound_by_hand(case, agreement_.done_by)
+    if not agreement_.go:
+        return
     bound_: list[str] = []
     try:
         nodes = await nodes_to_bind(case, alarms)
@@ -78,6 +93,25 @@ async def bind_agency(case: Case, alarms: Sequence[Alarm]) -> AsyncIterator[Deed
 def _in_part(hosts: Sequence[str]) -> str:
     """What to add where binding stops between two nodes."""
     return f"; nodes bound before that, and left so: {', '.join(hosts) or 'none'}"
+
+
+@once("6 by hand")
+async def bound_by_hand(case: Case, who: str) -> Deed:
+    """What the world shows of a binding that a person says to have made in the console.
+
+    Source: ALM-12110, step 6; read as in step 5. Binding in the console is not seen to write ECS metadata at once.
+    """
+    try:
+        async with connected(case) as connection:
+            nodes = await connection.mrs.nodes(connection.cluster.cluster_id)
+            record = await connection.mrs.cluster(connection.cluster.cluster_id)
+            verdict, words = bound(record, await agencies_of(connection, nodes), rebound=True)
+    except RemoteError as error:
+        verdict, words = Outcome.CANNOT_TELL, f"it cannot be read: {error}"
+    if verdict == "y":
+        return Deed(host="", did=f"bound by hand by {who}: {words}", at=timing.now(), changed=True)
+    why = f"{who} says that it was bound, and it does not show: {words}"
+    return Deed(host="", did=why, at=timing.now(), ended=Outcome.CANNOT_TELL)
 
 
 @once("6 {alarms}")
@@ -106,7 +140,7 @@ async def _unbound_nodes(case: Case, connection: Connection, alarms: Sequence[Al
     verdict, words = bound(record, await agencies_of(connection, nodes))
     if verdict != "n":
         raise Refused(f"the cluster is no longer clearly unbound: {words}")
-    if somebody := await somebody_s_change(connection, nodes):
+    if (somebody := await somebody_s_change(connection, nodes)) and not await agreed(case, "rebind"):
         raise Refused(
             f"{somebody}: the agency may be gone on purpose, so a person must agree; do it as described below"
         )

@@ -7,9 +7,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import timing, waits
+from tasks.claims import holds, looked_up
 from tasks.connections import Connection, connected
 from tasks.errors import CannotTell, ConfigurationError, NotOffered, RemoteError, ServerTrouble, Unreachable
 from tasks.journal import once
+from tasks.ledger.learning import told_of
 from tasks.models import NOT_LISTED, Alarm, Answer, Case, Outcome, hosts_of
 from tasks.retrying import DELAYS, RETRIES, may_pass
 
@@ -102,17 +104,53 @@ def _age(alarm: Alarm) -> tuple[bool, float]:
 
 
 @task(task_run_name="look at the alarms of {hosts}", retries=0, cache_policy=NO_CACHE)
-async def look_at_alarms(case: Case, alarms: Sequence[Alarm], hosts: str) -> tuple[Answer, ...]:
+async def look_at_alarms(
+    case: Case, alarms: Sequence[Alarm], hosts: str, since: datetime | None = None
+) -> tuple[Answer, ...]:
     """Whether each occurrence is cleared now: yes, not yet, by a person, or cannot tell.
 
     Only the cleared state of the occurrence counts as cleared; not being listed does not. A host whose alarm was
-    cleared and raised again, under whatever serial number, is not cleared.
+    cleared and raised again, under whatever serial number, is not cleared. Where Manager offers no alarm route, what
+    the alarm sources have told counts.
+
+    Args:
+        since: when the repair was done: a source that tells the alarm as active after that says that it did not help.
 
     Source: ALM-12110, steps 3 and 6 ("check whether the alarm is cleared").
     """
     async with connected(case) as connection:
-        active = {alarm.host: alarm for alarm in await connection.manager.alarms(case.alarm_id)}
+        try:
+            active = {alarm.host: alarm for alarm in await connection.manager.alarms(case.alarm_id)}
+        except NotOffered as error:
+            if not holds(case):
+                raise
+            return await _as_told(case, alarms, since, str(error))
         return tuple([await _is_cleared(connection, alarm, active.get(alarm.host)) for alarm in alarms])
+
+
+async def _as_told(case: Case, alarms: Sequence[Alarm], since: datetime | None, why: str) -> tuple[Answer, ...]:
+    """What the alarm sources have told of these hosts; a source that says nothing says nothing."""
+    told = await looked_up(case, told_of)
+    at, answers = timing.now(), []
+    for alarm in alarms:
+        last = told.get(alarm.host)
+        if last and last.cleared_seen and last.cleared_by == "person":
+            words = f"{alarm} was cleared by a person, as a source told at {_utc(last.cleared_seen)}"
+            answers.append(Answer(host=alarm.host, value=Outcome.CLEARED_BY_PERSON, seen=words, at=at))
+        elif last and last.cleared_seen:
+            words = f"{alarm} was cleared by Meta, as a source told at {_utc(last.cleared_seen)}"
+            answers.append(Answer(host=alarm.host, value="y", seen=words, at=at))
+        elif last and since and last.last_seen > since:
+            words = f"{alarm} is not cleared: a source told it once more at {_utc(last.last_seen)}"
+            answers.append(Answer(host=alarm.host, value="n", seen=words, at=at))
+        else:
+            words = f"{alarm}: no source has told of it since, and it cannot be read ({why})"
+            answers.append(Answer(host=alarm.host, value=Outcome.CANNOT_TELL, seen=words, at=at))
+    return tuple(answers)
+
+
+def _utc(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 async def _is_cleared(connection: Connection, alarm: Alarm, active: Alarm | None) -> Answer:
@@ -164,7 +202,9 @@ async def alarms_clear(
         async for moment in waits.looks(case, until, every=LOOK_EVERY, speed=cluster.speed):
             open_ = [alarm for alarm in alarms if alarm.host not in answers or answers[alarm.host].value in UNSETTLED]
             try:
-                answers |= {answer.host: answer for answer in await look_at_alarms(case, open_, hosts_of(open_))}
+                answers |= {
+                    answer.host: answer for answer in await look_at_alarms(case, open_, hosts_of(open_), done_at[step])
+                }
                 seen = True
             except (Unreachable, ServerTrouble) as error:
                 why = f"Manager could not be read when the time was up: {error}"

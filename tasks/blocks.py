@@ -21,6 +21,7 @@ from tasks.clients.manager import Manager as ManagerClient
 from tasks.clients.mrs import Mrs
 from tasks.clients.signing import SignedWithKeys, SignedWithToken
 from tasks.errors import ConfigurationError, UnknownCluster, Unreachable
+from tasks.ticket_systems import TicketSystem as TicketSystem  # its form is registered with the others
 from tasks.windows import parse_freeze, parse_time_zone, parse_window
 
 SHORTEST_WAIT = 360  # Meta asks every 300 s and clears on the first success: under one period says nothing.
@@ -134,6 +135,17 @@ class Cloud(Block):
         )
 
 
+class Approver(Block):
+    """A person whose approvals are authenticated: by a key that only this person has."""
+
+    _block_type_name = "MRS Approver"
+    _block_type_slug = "mrs-approver"
+    _description = "A person who approves changes with a personal key: made by `runbooks approvers add NAME`."
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    key_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the key; the key itself is kept nowhere.")
+
+
 class Cluster(Block):
     """An MRS cluster and what the runbooks may do to it."""
 
@@ -177,9 +189,30 @@ class Cluster(Block):
         title="Time zone",
         description="The time zone that windows and freezes are written in, e.g. Europe/Berlin.",
     )
+    approval_expires: float = Field(
+        1800,
+        gt=0,
+        title="Approvals expire",
+        description="Seconds in which a person must answer; then a ticket is filed.",
+    )
+    four_eyes: bool = Field(
+        False,
+        title="Four eyes",
+        description="Approvals count only with a personal key (runbooks approve), not of who started the run.",
+    )
+    notifications: list[str] = Field(
+        default=[],
+        title="Notifications",
+        description="Who is told that a person is needed: notification blocks of Prefect, e.g. slack-webhook/on-call.",
+    )
     agency: str = Field("", description="The agency to bind when the cluster has none; it must exist and trust ECS.")
     on_unbound: Literal["escalate", "rebind"] = Field(
         "escalate", description="An agency may have been removed on purpose: rebind only if you say so here."
+    )
+    tickets: str = Field(
+        "",
+        title="Ticket system",
+        description="Name of an MRS Ticket System block. Empty: tickets are files of the machine, `runbooks tickets`.",
     )
     meta_service: str = Field("meta", description="Name of the Meta service on Manager, in any case.")
     wait_after_restart: float = Field(600, ge=SHORTEST_WAIT, description="Seconds until the alarm must be cleared.")
@@ -229,3 +262,17 @@ async def cluster_block(name: str, client: PrefectClient | None = None) -> Clust
     except ValueError as error:
         advice = "make it in the Prefect UI under Blocks > MRS Cluster, or check the spelling"
         raise UnknownCluster(f"there is no cluster {name!r}: {advice}") from error
+
+
+async def approver_block(name: str, client: PrefectClient) -> Approver:
+    """The `Approver` block of that name.
+
+    Raises:
+        ConfigurationError: there is none, or it cannot be used.
+    """
+    try:
+        return await Approver.aload(name, client=client)
+    except (ValueError, RuntimeError):
+        raise ConfigurationError(
+            f"nobody named {name!r} has a key: `runbooks approvers add {name}` makes one"
+        ) from None

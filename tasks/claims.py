@@ -12,8 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks import timing
 from tasks.errors import ConfigurationError, LedgerUnavailable, Refused
-from tasks.ledger.database import Ledger, open_ledger
+from tasks.ledger.database import Ledger, open_ledger, shared_ledger
 from tasks.ledger.episodes import LEASE, Asking, Held, Holding, Part, claim, episode_of_run, renew, settle
+from tasks.ledger.keeping import Line, keep
+from tasks.ledger.outbox import Filing, file
 from tasks.ledger.receiving import intakes_alive
 from tasks.ledger.starting import MOST_RUNS, give_up
 from tasks.ledger.tables import Episode
@@ -60,7 +62,7 @@ async def claimed(
         yield None
         return
     async with AsyncExitStack() as stack:
-        ledger = await _insisting(lambda: stack.enter_async_context(open_ledger()))
+        ledger = await _insisting(lambda: stack.enter_async_context(shared_ledger()))
         got = await _insisting(
             lambda: _written(
                 ledger, lambda session: claim(session, cluster_id, case.cluster, case.alarm_id, asking, timing.wall())
@@ -152,6 +154,16 @@ async def settled(case: Case, parts: Sequence[Part], outcome: Outcome, ticket: s
         logger.warning("how this run ended is not in the ledger, the intake will write it from its state: %s", error)
 
 
+async def remembered(case: Case, lines: Sequence[Line]) -> None:
+    """Keep the record of the run so far with its episode; without the ledger the run's artifacts alone have it."""
+    if not holds(case):
+        return
+    try:
+        await noted(case, lambda session, mine: keep(session, mine, lines, timing.wall()))
+    except LedgerUnavailable as error:
+        logger.warning("the record of this run is not in the ledger: %s", error)
+
+
 async def goes_on_elsewhere(case: Case) -> bool:
     """Whether another segment of this very run has taken it over: what this one says of it counts no more."""
 
@@ -180,24 +192,34 @@ async def cancel_noted(run: str) -> None:
 
 
 async def broke_off(
-    run: str, outcome: Outcome, tell: Callable[[Outcome], None], *, deployed: bool, token: int | None = None
-) -> None:
+    run: str,
+    outcome: Outcome,
+    filing: Callable[[Outcome], Filing],
+    *,
+    deployed: bool,
+    token: int | None = None,
+) -> Filing | None:
     """A run broke off: end its episode with this word, unless the intake begins the run anew.
 
     Args:
-        tell: tells a person that the run is over, and by which word. It does so before the episode ends: where it
-            raises, the episode stays as it is, for the intake to end.
+        filing: what a person is to be told by which word. It is on disk with the end of the episode, or neither is and
+            the intake ends it.
         deployed: the run is of a deployment, so that it can be scheduled once more.
         token: the fence by which the segment that broke off held its episode, where that is known.
+
+    Returns:
+        What a person is to be told now. None: nothing, an intake begins it anew, or another segment has gone on.
     """
+    told: Filing | None = None
     try:
         async with open_ledger() as ledger, ledger.writing() as session:
             if word := await _over(session, run, outcome, deployed=deployed, token=token):
-                tell(word)
-            return
+                told = filing(word)
+                await file(session, told, timing.wall())
+        return told
     except (LedgerUnavailable, ConfigurationError) as error:
         logger.warning("that run %s broke off is not in the ledger: %s", run, error)
-    tell(outcome)
+    return told or filing(outcome)
 
 
 async def _over(

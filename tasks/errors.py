@@ -50,11 +50,14 @@ class Refused(RunbookError):
     Args:
         outcome: the word the trace ends with; `CLEARED` where the alarm went away before the mutation was needed.
         incident: id of the tripped breaker; its ticket is the ticket.
+        by_hand: the cloud offers no API for what is needed, so a person can do it and a program cannot.
     """
 
-    def __init__(self, reason: str, outcome: Outcome = Outcome.REFUSED, *, incident: str = "") -> None:
+    def __init__(
+        self, reason: str, outcome: Outcome = Outcome.REFUSED, *, incident: str = "", by_hand: bool = False
+    ) -> None:
         super().__init__(reason)
-        self.outcome, self.incident = outcome, incident
+        self.outcome, self.incident, self.by_hand = outcome, incident, by_hand
 
 
 class DryRun(RunbookError):

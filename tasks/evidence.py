@@ -3,14 +3,18 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from prefect import task
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
+from tasks.ledger.keeping import digest_of, written_out
 from tasks.models import Outcome
-from tasks.trail import NEEDS_A_PERSON, Trail
+from tasks.trail import NEEDS_A_PERSON, WHOLE_CLUSTER, Trail
+
+AROUND, MINUTE = timedelta(hours=1), "%Y-%m-%d %H:%M"
 
 
 @dataclass(frozen=True)
@@ -20,12 +24,17 @@ class Page:
     Attributes:
         impact: what the alarm means for the cluster's users.
         by_hand: page step -> what a person does there, with the clicks; `7` is what to hand to O&M.
+        log: path of the log on the alarmed host that says most; empty: none does.
+        felt_within: how long after the alarm was raised its impact is felt at the latest; `felt_because` says why.
     """
 
     alarm_id: str
     title: str
     impact: str
     by_hand: Mapping[str, str]
+    log: str = ""
+    felt_within: timedelta | None = None
+    felt_because: str = ""
 
 
 MEANING = {
@@ -69,19 +78,70 @@ def report(trail: Trail, page: Page, link: str) -> str:
         "",
         f"**{outcome}**{' (dry run)' if case.dry_run else ''}. {MEANING[outcome]}",
         "",
+        *([f"Impact while the alarm is active: {page.impact}.", ""] if trail.needs_a_person else []),
         *(_table("host", "trace", "alarm", rows=hosts) if hosts else ["No alarm was followed."]),
         "",
     ]
+    if trail.needs_a_person:
+        lines += ["## Why it stopped", "", *_why(trail), ""]
+        lines += ["## What to do next", "", *_next(trail, page), *_log(trail, page), ""]
     if happened:
         lines += ["## What happened", "", *happened, ""]
-    if trail.needs_a_person:
-        lines += ["## What to do next", "", *_next(trail, page), ""]
-        lines += [f"Impact while the alarm is active: {page.impact}.", ""]
+        lines += [f"SHA-256 of what happened, line by line: {digest(trail)}", ""]
     if case.comment:
         lines += [f"Comment of who started the run: {quoted(case.comment)}", ""]
     if link:
         lines += [f"Flow run: {link}", ""]
     return "\n".join(lines)
+
+
+def record(trail: Trail) -> str:
+    """What happened, word for word, as JSON with one entry a line: what `digest` is of."""
+    return written_out(trail.lines)
+
+
+def digest(trail: Trail) -> str:
+    """The SHA-256 of the run's record."""
+    return digest_of(trail.lines)
+
+
+def _why(trail: Trail) -> list[str]:
+    """For each part that needs a person, the last that was learned of it."""
+    lines = []
+    for host, end in trail.ends.items():
+        if end.outcome in NEEDS_A_PERSON:
+            said = [e.text for e in trail.entries if e.host in (host, WHOLE_CLUSTER)] or [MEANING[end.outcome]]
+            at = f" at step {end.step}" if end.step else ""
+            lines.append(f"- {quoted(host)} ({end.outcome}{at}): {quoted(said[-1])}")
+    return lines
+
+
+def _log(trail: Trail, page: Page) -> list[str]:
+    """Where to look on each host, and until when the impact is not felt, by the time of its alarm."""
+    lines = []
+    for host, end in trail.ends.items():
+        alarm = trail.alarms.get(host)
+        if end.outcome not in NEEDS_A_PERSON or alarm is None or not (page.log or page.felt_within):
+            continue
+        if alarm.occurred is None:
+            lines.append(f"- {quoted(host)}: the alarm's time is not known: look it up on Manager for where to read")
+            continue
+        raised = alarm.occurred
+        if page.log:
+            window = f"from {raised - AROUND:{MINUTE}} to {raised + AROUND:{MINUTE}} UTC, an hour around the alarm"
+            lines.append(f"- {quoted(host)}: read {page.log} {window}")
+        if page.felt_within:
+            felt = f"at the latest at {raised + page.felt_within:{MINUTE}} UTC"
+            lines.append(f"- {quoted(host)}: the impact is felt {felt}: {page.felt_because}")
+    return lines
+
+
+def brief(trail: Trail, page: Page, link: str) -> str:
+    """The run in a few lines, for a ticket that many runs share."""
+    lines = [f"## {quoted(trail.case.cluster)}: {trail.outcome}", ""]
+    lines += [f"- {quoted(host)}: `{trace}`" for host, trace in trail.traces.items()]
+    lines += ["", f"Impact while ALM-{page.alarm_id} is active: {page.impact}.", ""]
+    return "\n".join([*lines, *([f"Flow run: {link}", ""] if link else [])])
 
 
 def _table(*names: str, rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -11,12 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tasks import timing
 from tasks.blocks import Cluster, cluster_block
 from tasks.brakes import stop_file
-from tasks.claims import holding
+from tasks.claims import holding, holds, looked_up
 from tasks.connections import Connection
-from tasks.errors import ConfigurationError, DryRun, LedgerUnavailable, Refused, RemoteError
+from tasks.errors import ConfigurationError, DryRun, LedgerUnavailable, NotOffered, Refused, RemoteError
+from tasks.ledger.approving import question_of
 from tasks.ledger.braking import braked, open_breaker, stops, trip_if_shared
 from tasks.ledger.episodes import Holding, begin_change
-from tasks.ledger.learning import begun_elsewhere, count_intents
+from tasks.ledger.learning import begun_elsewhere, count_intents, told_of
 from tasks.ledger.observing import raises_of
 from tasks.ledger.tables import Episode, Intent
 from tasks.models import Alarm, Case, Deed, Outcome
@@ -37,7 +38,13 @@ HOUR = timedelta(hours=1)
 
 
 async def may_change(
-    case: Case, connection: Connection, alarms: Sequence[Alarm], action: Action, *, begun: bool = False
+    case: Case,
+    connection: Connection,
+    alarms: Sequence[Alarm],
+    action: Action,
+    *,
+    begun: bool = False,
+    asking: bool = False,
 ) -> Cluster:
     """Let a mutation for these alarms pass, or refuse it with the first gate's reason. Everything is read now.
 
@@ -48,6 +55,7 @@ async def may_change(
     Args:
         begun: the mutation goes on with one that has begun, as a bind does from node to node. The alarm need not be
             active then: it may be cleared because of the first half, and half of it is worse than all or nothing.
+        asking: whether a person is to be asked for it is being found out, so none need have agreed.
 
     Returns:
         The cluster's block as it is now: what it allows counts, not what it allowed when the run began.
@@ -59,20 +67,49 @@ async def may_change(
         if stopped := stop_file():
             raise Refused(stopped)
         cluster = await cluster_block(case.cluster)
-        mode = cluster.mode_of(action)
-        if mode != "auto" and not case.dry_run:
-            why = "nothing is changed without a person; do it as described below"
-            raise Refused(f"the cluster's mode for a {action} is {mode!r}: {why}")
+        await _the_mode_lets_it(case, cluster, action, asking=asking)
+        if asking:
+            await _nobody_stops_it(case)
         if closed := why_not_now(cluster.windows, cluster.freezes, cluster.time_zone, timing.now()):
             raise Refused(closed)
-        _alarms_can_be_read(alarms)
+        await _alarms_can_be_read(case, alarms)
         await _hosts_are_who_they_seem(connection, alarms)
         await _nobody_else_is_at_it(connection)
         if not begun:
             await _an_alarm_is_active(connection, alarms)
+    except LedgerUnavailable as error:
+        raise Refused(f"without the ledger nothing is changed: {error}") from error
     except (RemoteError, ConfigurationError) as error:
-        raise Refused(f"a gate cannot be read, so it stays shut: {error}") from error
+        by_hand = isinstance(error, NotOffered)
+        raise Refused(f"a gate cannot be read, so it stays shut: {error}", by_hand=by_hand) from error
     return cluster
+
+
+async def agreed(case: Case, action: Action) -> bool:
+    """Whether a person has agreed to this change of the run."""
+    if not holds(case):
+        return False
+    step = STEP_OF[action]
+    asked = await looked_up(case, lambda session, mine: question_of(session, mine, step, "approve"))
+    return asked is not None and asked.decision == "approved"
+
+
+async def _the_mode_lets_it(case: Case, cluster: Cluster, action: Action, *, asking: bool) -> None:
+    mode = cluster.mode_of(action)
+    if case.dry_run or mode == "auto" or (mode == "approve" and (asking or await agreed(case, action))):
+        return
+    why = "nothing is changed without a person; do it as described below"
+    raise Refused(f"the cluster's mode for a {action} is {mode!r}: {why}")
+
+
+async def _nobody_stops_it(case: Case) -> None:
+    async def read(session: AsyncSession, mine: Holding) -> Refused | None:
+        episode = await session.get(Episode, mine.episode)
+        why, tripped = await braked(session, episode.cluster if episode else ""), await open_breaker(session)
+        return Refused(why, incident=tripped.id if tripped and why == stops(tripped) else "") if why else None
+
+    if refused := await looked_up(case, read):
+        raise refused
 
 
 async def intend(case: Case, cluster: Cluster, action: Action, target: str, host: str, before: str = "") -> None:
@@ -190,10 +227,19 @@ async def _the_ledger_refuses(
     return ""
 
 
-def _alarms_can_be_read(alarms: Sequence[Alarm]) -> None:
+async def _alarms_can_be_read(case: Case, alarms: Sequence[Alarm]) -> None:
     if any(alarm.reported for alarm in alarms):
+        told = await looked_up(case, told_of) if holds(case) else {}
+        clears = [
+            told[alarm.host].cleared_by for alarm in alarms if alarm.host in told and told[alarm.host].cleared_seen
+        ]
+        if len(clears) == len(alarms):
+            person = "person" in clears
+            by = "by a person" if person else "by Meta"
+            outcome = Outcome.CLEARED_BY_PERSON if person else Outcome.CLEARED
+            raise Refused(f"the alarm was cleared {by} before this step was needed, as a source told", outcome)
         why = "nothing is changed without that; do it as described below"
-        raise Refused(f"this Manager offers no route to see whether the alarm is still active: {why}")
+        raise Refused(f"this Manager offers no route to see whether the alarm is still active: {why}", by_hand=True)
 
 
 async def _an_alarm_is_active(connection: Connection, alarms: Sequence[Alarm]) -> None:

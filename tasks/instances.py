@@ -8,6 +8,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import timing, waits
+from tasks.approvals import agreement, by_hand
 from tasks.connections import Connection, connected
 from tasks.errors import (
     CannotTell,
@@ -116,13 +117,28 @@ async def instances_are_normal(case: Case, alarms: Sequence[Alarm]) -> list[Answ
     ]
 
 
-async def restart_instances(case: Case, alarms: Sequence[Alarm]) -> AsyncIterator[Deed]:
+async def restart_instances(case: Case, alarms: Sequence[Alarm], *, so_far: str = "") -> AsyncIterator[Deed]:
     """Restart the Meta instances of these hosts, one at a time, at most three in a run; says each when it is done.
 
-    After a restart that failed, or whose outcome is unknown, no further one is begun.
+    A person is asked first, where one must agree; and asked to do it by hand, where no API does. After a restart that
+    failed, or whose outcome is unknown, no further one is begun.
+
+    Args:
+        so_far: the evidence, for a person who is asked.
+
+    Raises:
+        Pause: a person is asked.
 
     Source: ALM-12110, step 3.
     """
+    agreed = await agreement(case, "restart", alarms, so_far)
+    for deed in agreed.deeds:
+        yield deed
+    if agreed.done_by:
+        for deed in await restarted_by_hand(case, alarms, agreed.done_by):
+            yield deed
+    if not agreed.go:
+        return
     stopped = ""
     restarts = 0
     for alarm in alarms:
@@ -137,10 +153,47 @@ async def restart_instances(case: Case, alarms: Sequence[Alarm]) -> AsyncIterato
             deed = Deed(host=alarm.host, did=f"the restart failed: {error}", at=timing.now(), ended=Outcome.ERROR)
         except RemoteError as error:
             deed = Deed(host=alarm.host, did=f"not restarted: {error}", at=timing.now(), ended=Outcome.ERROR)
+        if deed.by_hand:
+            async for each in _handed_over(case, alarms[alarms.index(alarm) :], deed.did, so_far):
+                yield each
+            return
         restarts += deed.changed
         if deed.ended in (Outcome.ERROR, Outcome.CANNOT_TELL):
             stopped = f"the restart on {alarm.host} did not go as it should"
         yield deed
+
+
+async def _handed_over(case: Case, alarms: Sequence[Alarm], why: str, so_far: str) -> AsyncIterator[Deed]:
+    """A person is asked to restart these."""
+    agreed = await by_hand(case, "restart", alarms, why, so_far)
+    for deed in agreed.deeds:
+        yield deed
+    if agreed.done_by:
+        for deed in await restarted_by_hand(case, alarms, agreed.done_by):
+            yield deed
+
+
+@once("3 by hand {alarms}")
+async def restarted_by_hand(case: Case, alarms: Sequence[Alarm], who: str) -> list[Deed]:
+    """What the world shows of a restart that a person says to have made: an instance that is not normal has ended.
+
+    Source: ALM-12110, step 3; read as in step 2.
+    """
+    try:
+        seen = await look_at_instances(case, alarms, hosts_of(alarms))
+    except RemoteError as error:
+        seen = {alarm.host: (Outcome.CANNOT_TELL, f"it cannot be looked at: {error}") for alarm in alarms}
+    return [
+        Deed(host=host, did=f"restarted by hand by {who}, and it is normal now: {words}", at=timing.now(), changed=True)
+        if verdict == "y"
+        else Deed(
+            host=host,
+            did=f"{who} says that it was restarted, and it does not show: {words}",
+            at=timing.now(),
+            ended=Outcome.CANNOT_TELL,
+        )
+        for host, (verdict, words) in seen.items()
+    ]
 
 
 @once("3 {alarm.host}")
@@ -167,7 +220,7 @@ async def restart_instance(case: Case, alarm: Alarm) -> Deed:
             if not isinstance(error, NotOffered):
                 raise
             why = f"this Manager offers no route to restart it ({error}): restart it by hand as described below"
-            return Deed(host=host, did=why, at=timing.now(), ended=Outcome.REFUSED)
+            return Deed(host=host, did=why, at=timing.now(), ended=Outcome.REFUSED, by_hand=True)
         await seen_to_its_end(case, "3", host, deed.did)
         return deed
 

@@ -268,6 +268,7 @@ class Deed(Frozen):
         changed: something was really changed.
         ended: None where the page goes on, else the word with which this host's part ends here.
         incident: id of the tripped breaker that kept it from being done.
+        by_hand: it was not done, for no API does it here; a person can.
     """
 
     host: str
@@ -276,6 +277,7 @@ class Deed(Frozen):
     changed: bool = False
     ended: Outcome | None = None
     incident: str = ""
+    by_hand: bool = False
 
 
 def hosts_of(alarms: Sequence[Alarm]) -> str:

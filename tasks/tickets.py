@@ -1,123 +1,122 @@
-"""Tickets, in a local store: one file each below `$RUNBOOKS_HOME/tickets`, listed by `runbooks tickets`."""
+"""Tickets: what a person is to be told is written down first, then its system is told, now or later.
 
-import hashlib
-import os
-from datetime import datetime
-from pathlib import Path
-from tempfile import NamedTemporaryFile
+Whatever cannot be delivered at once the intake delivers. Only where the ledger does not answer the ticket is a file of
+this machine alone.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from pydantic import ValidationError
 
 from tasks import timing
-from tasks.errors import ConfigurationError
-from tasks.home import home
-from tasks.models import Frozen
+from tasks.blocks import cluster_block
+from tasks.claims import TRIES
+from tasks.deliveries import Now, deliver
+from tasks.errors import ConfigurationError, LedgerUnavailable, RemoteError, RunbookError
+from tasks.ledger.database import Ledger, open_ledger
+from tasks.ledger.outbox import Filing, file
+from tasks.ledger.ticket_life import incident_of
+from tasks.ledger.ticket_tables import TicketRow
+from tasks.ticket_files import Ticket as Ticket
+from tasks.ticket_files import id_of
+from tasks.ticket_files import store as store
+from tasks.ticket_files import ticket as ticket
+from tasks.ticket_files import tickets as tickets
+from tasks.ticket_systems import system_named
+
+logger = logging.getLogger("runbooks")
 
 
-class Ticket(Frozen):
-    """A ticket. `correlation` names what it is about: there is never a second ticket for it."""
-
-    id: str
-    correlation: str
-    title: str
-    body: str
-    created: datetime
-    updated: datetime
-    run: str = ""
-    earlier: str = ""
-
-
-@task(task_run_name="7 ticket: {title}", retries=0, cache_policy=NO_CACHE)
-async def file_ticket(correlation: str, title: str, body: str, run: str) -> Ticket:
-    """File the ticket, or bring the one there is up to date: there is never a second one for a correlation.
-
-    Args:
-        run: the flow run's id: what an earlier run wrote stays, below what this one writes.
+@task(task_run_name="7 ticket: {filing.title}", retries=0, cache_policy=NO_CACHE)
+async def file_ticket(filing: Filing) -> Ticket:
+    """File the ticket, or add to the one there is what is new: there is never a second one for an episode.
 
     Source: ALM-12110, step 7 (contact O&M personnel).
     """
-    return store(correlation, title, body, run)
+    return await tell(filing)
 
 
-def file_incident(breaker: str, words: str) -> Ticket:
-    """The one ticket of a breaker that has tripped; filed by whoever comes first, then left as it is."""
-    correlation = f"incident/{breaker}"
-    there = [each for each in tickets() if each.correlation == correlation]
-    if there:
-        return there[0]
-    body = (
+async def tell(filing: Filing, *also: Filing) -> Ticket:
+    """As `file_ticket`, outside a flow.
+
+    Args:
+        also: more about the same, written down at the same moment.
+    """
+    filing = await _with_system(filing)
+    why: RunbookError
+    for pause in (*TRIES, 0.0):
+        try:
+            async with open_ledger() as ledger:
+                return await _told(ledger, filing, also)
+        except ConfigurationError as error:
+            why = error
+            break
+        except LedgerUnavailable as error:
+            logger.warning("%s", error)
+            why = error
+            await timing.pause(pause)
+    logger.error("the ticket %s is a file of this machine only: %s", id_of(filing.correlation), why)
+    return store(filing.correlation, filing.title, filing.text, filing.source)
+
+
+async def _told(ledger: Ledger, filing: Filing, also: Sequence[Filing]) -> Ticket:
+    async with ledger.writing() as session:
+        rows = [await file(session, each, timing.wall()) for each in (filing, *also)]
+    await deliver_now(ledger, rows[0].correlation, rows[0].system)
+    async with ledger.reading() as session:
+        row = await session.get(TicketRow, rows[0].correlation) or rows[0]
+    return _ticket(row, filing)
+
+
+def incident(breaker: str, words: str) -> Filing:
+    """The one ticket of a breaker that has tripped; filed by whoever comes first."""
+    text = (
         f"# Incident: many clusters alarm together\n\n{words}\n\n"
         "All runs go on diagnosing, and none changes anything in any cluster. Their reports are in the Prefect UI. "
         "Look for what the clusters share: ECS metadata or IAM of the region, an agency, an account, the network. "
         "When that is repaired, or is not the cause, let changes go on with `runbooks breaker reset --reason TEXT`, "
         "and start the runbook for clusters that still alarm.\n"
     )
-    return store(correlation, "Incident: many clusters alarm together; nothing is changed", body)
+    title = "Incident: many clusters alarm together; nothing is changed"
+    return Filing(incident_of(breaker), title, text, once=True)
 
 
-def store(correlation: str, title: str, body: str, run: str = "") -> Ticket:
-    """As `file_ticket`, outside a flow."""
-    id_ = f"T-{hashlib.sha256(correlation.encode()).hexdigest()[:12]}"
-    path = _folder() / f"{id_}.json"
-    at = timing.now()
-    ticket = Ticket(id=id_, correlation=correlation, title=title, body=body, created=at, updated=at, run=run)
-    written = _written(ticket)
+async def join_incident(breaker: str, words: str, cluster: str, text: str, run: str) -> Ticket:
+    """A run that was kept from its change only by the breaker says so in the incident's ticket, and has no other."""
+    whole = incident(breaker, words)
+    return await tell(whole, replace(whole, text=text, source=run, once=False))
+
+
+async def deliver_now(ledger: Ledger, correlation: str, system: str, *, now: Now = timing.wall) -> None:
+    """Deliver what can be delivered of a ticket now; the intake goes on with the rest."""
     try:
-        os.link(written, path)  # fails where the ticket exists, also between two processes
-    except FileExistsError:
-        there = _read(path)
-        earlier = there.earlier if there.run == run else there.body
-        both = f"{body}\n\n---\n\nEarlier:\n\n{earlier}" if earlier else body
-        ticket = ticket.model_copy(update={"created": there.created, "body": both, "earlier": earlier})
-        _written(ticket).replace(path)
-    finally:
-        written.unlink()
-    return ticket
+        await deliver(ledger, correlation, await system_named(system), now=now)
+    except (RemoteError, ConfigurationError, LedgerUnavailable) as error:
+        logger.warning("ticket %s is delivered later: %s", correlation, error)
 
 
-def tickets() -> list[Ticket]:
-    """All tickets, the one that was written last first.
-
-    Raises:
-        ConfigurationError: one cannot be read; names its file.
-    """
-    return sorted((_read(path) for path in _folder().glob("T-*.json")), key=lambda t: t.updated, reverse=True)
-
-
-def ticket(id_: str) -> Ticket:
-    """One ticket.
-
-    Raises:
-        ConfigurationError: there is none of that id, or it cannot be read.
-    """
-    there = {path.stem: path for path in _folder().glob("T-*.json")}
-    if id_ not in there:
-        raise ConfigurationError(f"there is no ticket {id_!r} in {_folder()}: `runbooks tickets` lists them")
-    return _read(there[id_])
-
-
-def _folder() -> Path:
-    folder = home() / "tickets"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
-
-
-def _written(ticket: Ticket) -> Path:
-    """The whole ticket on disk, for its owner only, under a name of its own that no ticket has."""
-    with NamedTemporaryFile(dir=_folder(), prefix=".", suffix=".new", delete=False) as file:
-        file.write(ticket.model_dump_json(indent=1).encode())
-        file.flush()
-        os.fsync(file.fileno())
-    return Path(file.name)
-
-
-def _read(path: Path) -> Ticket:
+async def _with_system(filing: Filing) -> Filing:
+    """With the ticket system that the cluster's block names; where it cannot be read the ledger knows the last one."""
+    if filing.system is not None or not filing.cluster:
+        return filing
     try:
-        return Ticket.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        what = error.strerror if isinstance(error, OSError) else "it does not hold a ticket"
-        raise ConfigurationError(
-            f"the ticket file {path} cannot be read ({what}): repair it or move it away"
-        ) from error
+        return replace(filing, system=(await cluster_block(filing.cluster)).tickets)
+    except (RemoteError, ConfigurationError) as error:
+        logger.warning("the ticket system of %s is the one last known: %s", filing.cluster, error)
+        return filing
+
+
+def _ticket(row: TicketRow, filing: Filing) -> Ticket:
+    return Ticket(
+        id=id_of(row.correlation),
+        correlation=row.correlation,
+        title=row.title,
+        body=filing.text,
+        created=row.created,
+        updated=row.updated,
+        run=filing.source,
+        key=row.key,
+    )

@@ -9,6 +9,7 @@ from prefect.logging import get_run_logger
 
 from tasks import timing
 from tasks.ledger.episodes import Holding, Part
+from tasks.ledger.keeping import Line
 from tasks.ledger.matching import the_one
 from tasks.models import NOT_LISTED, Alarm, Answer, Case, Deed, Outcome
 
@@ -111,6 +112,16 @@ class Trail:
         return any(end.outcome in NEEDS_A_PERSON for end in self.ends.values())
 
     @property
+    def lines(self) -> list[Line]:
+        """The entries, as the ledger keeps them."""
+        return [Line(e.at, e.step, e.host, e.kind, e.text) for e in self.entries]
+
+    @property
+    def so_far(self) -> str:
+        """What was asked, seen and done, a line each, for a person who must decide."""
+        return "\n".join(f"- step {e.step}, {e.host}: {e.text}" for e in self.entries)
+
+    @property
     def only_incident(self) -> tuple[str, str] | None:
         """The tripped breaker and its words, where nothing else needs a person; None: something does."""
         needed = [host for host, end in self.ends.items() if end.outcome in NEEDS_A_PERSON]
@@ -166,6 +177,11 @@ class Trail:
                     "1", host, Outcome.JOINED, f"the page has ended for this alarm before ({ended}): see its ticket"
                 )
         return [alarm for host, alarm in self.alarms.items() if host not in self.ends]
+
+    def looked(self, why: str, answers: Iterable[Answer]) -> None:
+        """Record what was looked at without the page asking for it."""
+        for answer in answers:
+            self._write("", answer.host or WHOLE_CLUSTER, "asked", f"{why}: {answer.seen}", answer.at)
 
     def relapsed(self, alarms: Sequence[Alarm]) -> tuple[list[Alarm], list[Alarm], list[Alarm]]:
         """Alarms to begin the page with; those that came back after step 3 had repaired them; those after step 6.

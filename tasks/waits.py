@@ -28,7 +28,7 @@ from tasks.models import Case
 
 AHEAD = timedelta(seconds=5)  # a run must not be picked up, by a worker that looks ahead, before it has let go
 WAITING = "AwaitingRetry"
-NO_ERRORS = (f"Finished in state {WAITING}", "Finished in state Running")
+NO_ERRORS = tuple(f"Finished in state {name}" for name in (WAITING, "Running", "Suspended"))
 ASK_AGAIN = 5.0  # seconds, while Prefect does not answer
 
 logger = logging.getLogger("runbooks")
@@ -97,14 +97,16 @@ async def _become_a_row(case: Case, until: datetime) -> State[Any] | None:
 
 async def _wait(client: PrefectClient, run: UUID, until: datetime) -> State[Any] | None:
     """Set the run to wait; None: it is no longer Running, a person cancels it."""
-    now = (await client.read_flow_run(run)).state
+    found = await client.read_flow_run(run)
+    now = found.state
     if now is None or (now.type is not StateType.RUNNING and now.name != WAITING):
         return None
     # With a process to its name a run that waits could not be cancelled: it would stay Cancelling for ever.
-    patched = await client.request(
-        "PATCH", "/flow_runs/{id}", path_params={"id": run}, json={"infrastructure_pid": None}
-    )
-    patched.raise_for_status()
+    if found.infrastructure_pid:
+        patched = await client.request(
+            "PATCH", "/flow_runs/{id}", path_params={"id": run}, json={"infrastructure_pid": None}
+        )
+        patched.raise_for_status()
     words = f"waits until {until:%Y-%m-%d %H:%M:%S} UTC, or until the alarm is cleared"
     state: State[Any] = AwaitingRetry(scheduled_time=until, message=words)
     result: OrchestrationResult[Any] = await client.set_flow_run_state(run, state)

@@ -56,6 +56,7 @@ KINDS = {
     "look_at_instances": "read",
     "agency_is_bound": "read",
     "look_at_alarms": "look",
+    "look_at_cluster": "look",
     "nodes_to_bind": "gate",
     "agency_update_ended": "wait",
     "restart_instance": "act",

@@ -154,6 +154,7 @@ def _cluster(block: BlockDocument) -> Cluster | None:
         connected=(block.created or datetime.now(UTC)),
         account=_account(data.get("cloud")),
         agency=str(data.get("agency") or ""),
+        tickets=str(data.get("tickets") or ""),
     )
 
 

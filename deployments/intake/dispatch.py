@@ -15,6 +15,7 @@ from deployments.intake.metrics import Metrics
 from deployments.intake.prefect_server import PrefectAway, asking, flow_run
 from tasks import timing
 from tasks.errors import LedgerUnavailable
+from tasks.ledger.approving import open_questions
 from tasks.ledger.database import Ledger
 from tasks.ledger.episodes import hosts_of_episode
 from tasks.ledger.starting import started, to_start, to_wake, woken
@@ -149,7 +150,7 @@ class Dispatcher:
         """Pass a clear on to the run, only if it waits: one that is being begun looks for itself, one that is dead is
         begun anew, one that a person has suspended is left so until he resumes it."""
         run = await flow_run(client, episode.holder)
-        if not (run and run.state and run.state.name == "AwaitingRetry"):
+        if not (run and run.state and (run.state.name == "AwaitingRetry" or await self._asks(run))):
             return
         try:
             with asking():
@@ -161,6 +162,14 @@ class Dispatcher:
         logger.info("%s is woken: an alarm of episode %s was cleared", run.name, episode.id)
         async with self._ledger.writing() as session:
             await woken(session, episode)
+
+    async def _asks(self, run: FlowRun) -> bool:
+        """Whether the run has suspended itself to ask a person; one that a person has suspended asks nothing."""
+        if run.state is None or not run.state.is_paused():
+            return False
+        async with self._ledger.reading() as session:
+            asked = {question.key for question in await open_questions(session) if question.run == str(run.id)}
+        return run.state.state_details.pause_key in asked
 
     async def _wait(self) -> None:
         try:

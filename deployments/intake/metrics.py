@@ -59,6 +59,20 @@ class Metrics:
             "Brakes that a person has put on, the stop file of this machine among them",
             registry=self.registry,
         )
+        self.approvals = Gauge(
+            "runbooks_approvals_open", "Questions that persons are being asked", registry=self.registry
+        )
+        self.tickets_open = Gauge("runbooks_tickets_open", "Tickets that are not resolved", registry=self.registry)
+        self.tickets_undelivered = Gauge(
+            "runbooks_tickets_undelivered_changes",
+            "What ticket systems are to be told and have not taken yet",
+            registry=self.registry,
+        )
+        self.tickets_undelivered_age = Gauge(
+            "runbooks_tickets_undelivered_age_seconds",
+            "Age of the oldest change that a ticket system has not taken yet",
+            registry=self.registry,
+        )
         self.dispatch_errors = Counter(
             "runbooks_intake_dispatch_errors", "Times that Prefect did not take a run", ["kind"], registry=self.registry
         )

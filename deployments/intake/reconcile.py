@@ -18,14 +18,18 @@ from deployments.intake.prefect_server import PAGE, PrefectAway, asking, flow_ru
 from tasks import timing
 from tasks.brakes import stop_file
 from tasks.errors import ConfigurationError, LedgerUnavailable
+from tasks.ledger.approving import Decision, answered, decide, open_questions
 from tasks.ledger.braking import brakes, open_breaker
 from tasks.ledger.database import Ledger
 from tasks.ledger.episodes import LEASE, close_verified
+from tasks.ledger.outbox import Filing, file
 from tasks.ledger.receiving import intake_alive, prune
-from tasks.ledger.starting import MOST_RUNS, give_up, overdue, start_again, suspects, through, traces_of
+from tasks.ledger.starting import MOST_RUNS, give_up, overdue, start_again, suspects, through, traces_of, waiting
 from tasks.ledger.tables import Breaker, Episode
+from tasks.ledger.ticket_tables import TicketRow
 from tasks.models import Outcome
-from tasks.tickets import file_incident, store
+from tasks.ticket_files import id_of
+from tasks.tickets import deliver_now, incident
 
 EVERY = LEASE.total_seconds() / 3
 PRUNE_EVERY = timedelta(hours=6)
@@ -86,8 +90,9 @@ class Reconciler:
         self._ledger, self._dispatcher, self._metrics, self._intake = ledger, dispatcher, metrics, intake
         self._pruned: datetime | None = None
         self._over: dict[str, datetime] = {}
-        self._incident = self._unfiled = ""  # ids of breakers: the one that has its ticket, the one that got none
+        self._incident = ""  # id of the breaker that has its ticket
         self._overdue = 0  # of OVERDUE so many were passed
+        self._looked_at = ""  # id of the last episode of a full page of those that wait
 
     async def run(self) -> None:
         """Reconcile until cancelled, however long Prefect or the ledger is away."""
@@ -118,15 +123,19 @@ class Reconciler:
                 await prune(session, now)
                 self._pruned = now
             dubious, over = await suspects(session, now), await through(session, now)
+            resting = await waiting(session, after=self._looked_at, most=PAGE)
             waited = (await overdue(session, now)).total_seconds()
             tripped, braking = await open_breaker(session), await brakes(session)
+        self._looked_at = resting[-1].id if len(resting) == PAGE else ""
+        known = {episode.id for episode in dubious}
+        dubious += [episode for episode in resting if episode.id not in known]
         for episode in closed:
             tell_episode("closed", episode)
             logger.info("episode %s of %s is closed: %s", episode.id, episode.cluster, episode.outcome)
         self._metrics.brakes_on.set(len(braking) + _stopped_here())
         self._metrics.breaker_open.set(tripped is not None)
         if tripped and tripped.id != self._incident:
-            self._file(tripped)
+            await self._file(tripped)
         self._say_overdue(waited)
         runs = await flow_runs(client, *(map(run_of, dubious)))
         segments = await _segments(client) if dubious else []
@@ -134,20 +143,40 @@ class Reconciler:
             if verdict(episode, runs.get(run_of(episode)), timing.now(), segments=segments) != "leave":
                 await self._settle(client, episode, segments)
         await self._finish(client, over)
+        await self._go_on(client)
 
-    def _file(self, tripped: Breaker) -> None:
-        """A person is told, once; without a ticket the rest is reconciled all the same, and it is tried again."""
+    async def _go_on(self, client: PrefectClient) -> None:
+        """Let runs go on for which a person has decided elsewhere than by the form, or nobody in time."""
+        now = timing.now()
+        async with self._ledger.writing() as session:
+            asked = await open_questions(session)
+            for question in asked:
+                if question.expires <= now:
+                    await decide(session, question, Decision("expired", "nobody", "the time is over"), now)
+            decided = await answered(session)
+        self._metrics.approvals.set(len(asked))
+        runs = await flow_runs(client, *(question.run for question in decided))
+        for question in decided:
+            run = runs.get(question.run)
+            if run and run.state and run.state.is_paused() and run.state.state_details.pause_key == question.key:
+                await _say(client, run, Scheduled(message=f"{question.decision} by {question.by}"))
+
+    async def _file(self, tripped: Breaker) -> None:
+        """A person is told, once."""
         alarmed = "".join(f"\n- {name}" for name in tripped.clusters.splitlines())
-        try:
-            ticket = file_incident(tripped.id, f"{tripped.why}.\n\nThe clusters:\n{alarmed}")
-        except (ConfigurationError, OSError) as error:
-            if tripped.id != self._unfiled:
-                logger.error("the breaker has tripped (%s), and its ticket cannot be filed: %s", tripped.why, error)
-            self._unfiled = tripped.id
-            return
+        ticket = await self._tell(incident(tripped.id, f"{tripped.why}.\n\nThe clusters:\n{alarmed}"))
         self._incident = tripped.id
         end = "`runbooks breaker reset --reason TEXT` lets changes go on"
-        logger.warning("the breaker has tripped (%s): nothing is changed; ticket %s; %s", tripped.why, ticket.id, end)
+        logger.warning("the breaker has tripped (%s): nothing is changed; ticket %s; %s", tripped.why, ticket, end)
+
+    async def _tell(self, filing: Filing) -> str:
+        """File it, and tell its system at once if that is to be had; returns what to call the ticket."""
+        async with self._ledger.writing() as session:
+            row = await file(session, filing, timing.now())
+        await deliver_now(self._ledger, row.correlation, row.system, now=timing.now)
+        async with self._ledger.reading() as session:
+            told = await session.get(TicketRow, row.correlation)
+        return (told and told.key) or id_of(row.correlation)
 
     def _say_overdue(self, seconds: float) -> None:
         """Say it once, and once more when it has become an hour; a new time when it was over meanwhile."""
@@ -185,8 +214,10 @@ class Reconciler:
             outcome = {"cancelled": Outcome.CANCELLED, "give up": Outcome.ERROR}.get(todo) or Outcome(str(state))
             async with self._ledger.writing() as session:
                 mine = await give_up(session, episode, outcome, now)
-                if mine and todo != "done":  # what is done has its ticket; without a ticket nothing is given up
-                    _ticket(episode, outcome, str(state))
+                told = mine and todo != "done"  # what is done has its ticket; without a ticket nothing is given up
+                ticket = await file(session, _ticket(episode, outcome, str(state)), now) if told else None
+            if ticket:
+                await deliver_now(self._ledger, ticket.correlation, ticket.system, now=timing.now)
             if mine and run and todo == "cancelled":
                 await _say(client, run, Cancelled(message="it was cancelled, and its worker died"))
             self._dispatcher.look()  # a host may have come too late for it
@@ -226,8 +257,8 @@ async def _say(client: PrefectClient, run: FlowRun, state: State[Any]) -> None:
         logger.warning("%s does not become %s: %s", run.name, state.name, " ".join(str(error).split()))
 
 
-def _ticket(episode: Episode, outcome: Outcome, state: str) -> None:
-    """A person is told, once: the ticket's correlation is the episode."""
+def _ticket(episode: Episode, outcome: Outcome, state: str) -> Filing:
+    """What a person is told, once: it is about the episode."""
     what = "was cancelled" if outcome is Outcome.CANCELLED else "broke off, and nobody goes on with it"
     body = (
         f"# ALM-{episode.alarm_id} on {episode.cluster}: its run {what}\n\n"
@@ -236,8 +267,12 @@ def _ticket(episode: Episode, outcome: Outcome, state: str) -> None:
         "run's log, and at Manager's and the console's operation logs, before you repeat anything. Then see whether "
         "the alarm is active, and start the runbook by hand.\n"
     )
-    store(
+    return Filing(
         f"{episode.cluster}/{episode.alarm_id}/episode/{episode.id}",
         f"ALM-{episode.alarm_id} {episode.cluster}: {outcome}",
         body,
+        source=f"episode/{episode.id}",
+        cluster=episode.cluster,
+        alarm_id=episode.alarm_id,
+        episode=episode.id,
     )

@@ -25,6 +25,7 @@ from deployments.intake.reconcile import Reconciler
 from deployments.intake.settings import Settings
 from deployments.intake.smn_listener import routes as smn_routes
 from deployments.intake.syslog_listener import listening
+from deployments.intake.ticket_desk import TicketDesk
 from deployments.intake.webhook_listener import credentials_of
 from tasks import timing
 from tasks.errors import LedgerUnavailable
@@ -92,6 +93,7 @@ async def intake(
         _begin(stack, group, directory.keep_fresh())
         _begin(stack, group, dispatcher.run())
         _begin(stack, group, Reconciler(ledger, dispatcher, metrics, name).run())
+        _begin(stack, group, TicketDesk(ledger, metrics).run())
         _begin(stack, group, _measure(metrics, desk, counters))
         if settings.polling.enabled:
             poller = Poller(ledger, desk, settings.polling, metrics, runbooks=RUNBOOKS)

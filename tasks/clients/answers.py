@@ -16,13 +16,19 @@ Model = TypeVar("Model", bound=BaseModel)
 CREDENTIALS = ("Authorization", "Cookie", "X-Auth-Token", "X-Security-Token")
 
 
-def content_of(call: str, answer: httpx.Response, body: bytes) -> Any:
-    """What a successful answer holds (None: nothing); any other answer is one of our errors."""
+def content_of(call: str, answer: httpx.Response, body: bytes, *, plain: bool = False) -> Any:
+    """What a successful answer holds (None: nothing); any other answer is one of our errors.
+
+    Args:
+        plain: it need not be JSON; then it is its text.
+    """
     status = answer.status_code
     if answer.is_success:
         try:
             return json.loads(body) if body else None
         except (ValueError, RecursionError) as error:
+            if plain:
+                return body.decode("utf-8", "replace")
             kind = excerpt(answer.headers.get("content-type", "no content type"))
             raise ServerTrouble(call, f"the answer is not JSON ({kind}): {_said(answer, body)}") from error
     if answer.is_redirect:

@@ -159,11 +159,26 @@ class Api:
                 return await self._answer("GET", path, params=params)
         raise AssertionError("unreachable: the last attempt raises")
 
-    async def act(self, method: str, path: str, *, body: Any = None, would: str) -> Any:
+    async def ask(self, path: str, *, body: Any) -> Any:
+        """POST a question, once: a search that changes nothing. Errors as in `read`."""
+        return await self._answer("POST", path, json=body)
+
+    async def act(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        would: str,
+        headers: dict[str, str] | None = None,
+        plain: bool = False,
+    ) -> Any:
         """Send one mutation, once. A lost or unreadable answer is OutcomeUnknown: never send it again blindly.
 
         Args:
             would: what it does, as in "restart the Meta instance of node-1"; the dry run reports it.
+            headers: more of them, for this request.
+            plain: a successful answer need not be JSON; then it is its text.
 
         Raises:
             DryRun: this is a dry run; nothing was sent.
@@ -175,7 +190,7 @@ class Api:
             raise DryRun(f"would {would}")
         call = f"{self.name} {method} {path}"
         try:
-            return await self._answer(method, path, json=body)
+            return await self._answer(method, path, plain=plain, json=body, headers=headers)
         except (ServerTrouble, Unreachable) as error:
             never_sent = isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
             if isinstance(error, Throttled) or never_sent or error.call != call:  # another call: the login before it
@@ -188,8 +203,8 @@ class Api:
             return error.retry_after if error.retry_after <= self.patience.longest_pause else False
         return isinstance(error, Unreachable | ServerTrouble) and not isinstance(error, Untrusted)
 
-    async def _answer(self, method: str, path: str, **request: Any) -> Any:
-        return content_of(f"{self.name} {method} {path}", *await self._send(method, path, **request))
+    async def _answer(self, method: str, path: str, *, plain: bool = False, **request: Any) -> Any:
+        return content_of(f"{self.name} {method} {path}", *await self._send(method, path, **request), plain=plain)
 
     async def _send(self, method: str, path: str, **request: Any) -> tuple[httpx.Response, bytes]:
         """Send one request, once, and read its answer to the end, all within the time limit."""

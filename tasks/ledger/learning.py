@@ -1,4 +1,4 @@
-"""What attempts have learned, and what they set out to change."""
+"""What attempts have learned, what they set out to change, and what they were told meanwhile."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -7,7 +7,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks.ledger.episodes import Holding
-from tasks.ledger.tables import Intent, Learned
+from tasks.ledger.tables import Intent, Learned, Occurrence
 
 
 async def learned(session: AsyncSession, attempt: str, key: str) -> str | None:
@@ -62,3 +62,9 @@ async def count_intents(
     if target:
         mine = mine.where(Intent.target == target)
     return int(await session.scalar(mine) or 0)
+
+
+async def told_of(session: AsyncSession, holding: Holding) -> dict[str, Occurrence]:
+    """Host name -> the newest occurrence of the episode that a source has told of."""
+    mine = select(Occurrence).where(Occurrence.episode_id == holding.episode)
+    return {each.host: each for each in await session.scalars(mine.order_by(Occurrence.first_seen))}

@@ -90,7 +90,7 @@ async def sync_clusters(session: AsyncSession, found: Sequence[Cluster], now: da
         else:
             row.cluster_id, row.source, row.speed = cluster.cluster_id, cluster.source, cluster.speed
             row.connected, row.gone = cluster.connected, None
-            row.account, row.agency = cluster.account, cluster.agency
+            row.account, row.agency, row.tickets = cluster.account, cluster.agency, cluster.tickets
         if cluster.name not in polls:
             session.add(Poll(cluster=cluster.name, due=now))
     for row in known.values():

@@ -49,10 +49,22 @@ async def overdue(session: AsyncSession, now: datetime) -> timedelta:
 
 
 async def suspects(session: AsyncSession, now: datetime) -> list[Episode]:
-    """Episodes whose run may be dead: it was started and holds nothing yet, its lease has ended, or it waits."""
+    """Episodes whose run may be dead: it was started and holds nothing yet, its lease or its wait is over."""
     idle = and_(Episode.state == "raised", Episode.run.is_not(None), Episode.raised < now - SETTLING)
     lost = and_(Episode.state == "running", Episode.lease < now - LATE)
-    return list((await session.scalars(select(Episode).where(or_(idle, lost, Episode.state == "waiting")))).all())
+    over = select(Wait.episode_id).where(Wait.ended.is_(None), Wait.deadline < now)
+    late = and_(Episode.state == "waiting", Episode.id.in_(over))
+    return list((await session.scalars(select(Episode).where(or_(idle, lost, late)))).all())
+
+
+async def waiting(session: AsyncSession, *, after: str, most: int) -> list[Episode]:
+    """So many of the episodes whose run waits, in the order of their ids: a run that waits may be cancelled or gone.
+
+    Args:
+        after: only those with a greater id.
+    """
+    rest = select(Episode).where(Episode.state == "waiting", Episode.id > after).order_by(Episode.id).limit(most)
+    return list((await session.scalars(rest)).all())
 
 
 async def through(session: AsyncSession, now: datetime) -> list[Episode]:

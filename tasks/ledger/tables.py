@@ -15,6 +15,7 @@ class Cluster(Table, kw_only=True, eq=False):
         connected: when the block was made.
         gone: when it was first missed.
         account: the domain id of its cloud, `agency` the agency that its block names; what many share may be a cause.
+        tickets: the ticket system that its block names; empty: the files of a machine.
     """
 
     __tablename__ = "clusters"
@@ -26,6 +27,7 @@ class Cluster(Table, kw_only=True, eq=False):
     gone: Mapped[datetime | None] = mapped_column(default=None)
     account: Mapped[str] = mapped_column(default="")
     agency: Mapped[str] = mapped_column(default="")
+    tickets: Mapped[str] = mapped_column(default="")
 
 
 class Episode(Table, kw_only=True, eq=False):

@@ -143,7 +143,14 @@ async def database_files() -> AsyncIterator[tuple[Path, Path, dict[str, Any]]]:
 
 @asynccontextmanager
 async def postgresql() -> AsyncIterator[str]:
-    """A PostgreSQL with its own defaults, fsync and all, on a free port; yields the URL of an empty database.
+    """A PostgreSQL as in `database_server`; yields the URL of an empty database."""
+    async with database_server() as (url, _):
+        yield url
+
+
+@asynccontextmanager
+async def database_server() -> AsyncIterator[tuple[str, int]]:
+    """A PostgreSQL with its own defaults, fsync and all, on a free port; yields the URL of an empty database, its pid.
 
     Raises:
         RuntimeError: it is not installed, or does not come up.
@@ -160,7 +167,7 @@ async def postgresql() -> AsyncIterator[str]:
                 if server.returncode is not None:
                     raise RuntimeError(f"PostgreSQL ended: {last_words(folder, 'server')}")
                 await asyncio.sleep(0.2)
-            yield f"postgresql://owner@{LOOPBACK}:{port}/postgres"
+            yield f"postgresql://owner@{LOOPBACK}:{port}/postgres", server.pid
         finally:
             server.send_signal(signal.SIGINT)  # without waiting for who is connected
             await server.wait()

@@ -22,7 +22,7 @@ from sqlalchemy import URL, make_url, update
 from deployments.emulated_blocks import cloud_block, cluster_block, manager_block
 from deployments.emulator.region import Region
 from deployments.emulator.serve import serve
-from deployments.scenarios import SCENARIOS, break_cluster, give_an_agency
+from deployments.scenarios import SCENARIOS, Profile, break_cluster, give_an_agency
 from deployments.stack import POOL
 from deployments.worker import SegmentWorker
 from tasks import timing
@@ -146,14 +146,17 @@ class Cell:
         seed: int,
         speed: float = SPEED,
         meanwhile: Callable[[FlowRun, Region], Awaitable[None]] | None = None,
+        profile: Profile = "assumed",
+        **settings: Any,
     ) -> Ended:
         """Play a scenario, and kill the worker at this point of it.
 
         Args:
             seed: of the region, whose cluster has it in its name: another one for each run of a stand.
             meanwhile: is carried out while the run goes on.
+            settings: fields of the cluster's block that are not the usual ones.
         """
-        region = Region(seed=seed, meta_hosts=1, start=datetime.now(UTC) - timedelta(minutes=25))
+        region = Region(profile=profile, seed=seed, meta_hosts=1, start=datetime.now(UTC) - timedelta(minutes=25))
         (cluster,) = region.clusters.values()
         cluster.name = f"{self.name}-{seed}"
         give_an_agency(region, cluster)
@@ -165,7 +168,8 @@ class Cell:
         async with _served(region, speed, (LOOPBACK, self.stand.syslog)) as port:
             self.cloud.upstream = port
             url = f"http://{LOOPBACK}:{self.cloud.port}"
-            block = cluster_block(cluster, manager_block(cluster, url), cloud_block(region, url), speed=speed)
+            blocks = manager_block(cluster, url), cloud_block(region, url)
+            block = cluster_block(cluster, *blocks, speed=speed, **settings)
             await block.save(cluster.name, client=self.stand.client, overwrite=True)
             self.trap.reset(point)
             run = await self._begin(region, speed)

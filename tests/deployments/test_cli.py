@@ -146,8 +146,10 @@ async def test_tickets_are_listed_and_shown(runbooks: Runbooks, tmp_path: Path) 
     assert (listed.code, listed.err) == (0, "")
     assert [cell.strip() for cell in listed.out.splitlines()[3].strip("│").split("│")] == [
         "T-00000001",
+        "open",
         "2026-11-22 14:00:00",
         "[bold]prod: END",
+        "this machine only",
     ]
     assert await runbooks("tickets", "T-00000001") == Ended(0, body + "\n", "")
     words = f"error: there is no ticket '[red]x' in {folder}: `runbooks tickets` lists them\n"

@@ -13,11 +13,14 @@ from deployments.intake.dispatch import Dispatcher
 from deployments.intake.metrics import Metrics
 from deployments.intake.prefect_server import PrefectAway
 from deployments.intake.reconcile import Reconciler
+from deployments.intake.ticket_desk import TicketDesk
 from tasks import timing
 from tasks.ledger.braking import brake, open_breaker, release, reset_breaker, trip_if_shared
 from tasks.ledger.database import Ledger
+from tasks.ledger.outbox import file
 from tasks.ledger.tables import Episode, Wait
-from tasks.tickets import file_incident, tickets
+from tasks.ticket_files import id_of, tickets
+from tasks.tickets import incident
 from tests.intake.standing import a_cluster, connect, seen, told
 
 pytestmark = pytest.mark.anyio
@@ -28,8 +31,8 @@ WHY = "2 of 2 clusters alarmed within 15 minutes: their cause may be a shared on
 class Standing:
     """A clock that stands still."""
 
-    def __init__(self) -> None:
-        self._at = timing.wall()
+    def __init__(self, ahead: timedelta = timedelta(0)) -> None:
+        self._at = timing.wall() + ahead
 
     def now(self) -> datetime:
         """The same moment each time."""
@@ -143,25 +146,29 @@ async def test_each_time_it_trips_is_an_incident(looks: Looks) -> None:
 
 async def test_a_ticket_that_a_run_has_filed_is_left_as_it_is(looks: Looks) -> None:
     """Where a run that met the breaker was first its ticket is the incident's, and it is named in the warning."""
-    ticket = file_incident(await looks.trip("alpha", "beta"), "what a run has met")
-    assert (await looks.look(), tickets()) == (tripped_says(ticket.id), [ticket])
-
-
-async def test_a_ticket_that_cannot_be_filed_is_tried_again(looks: Looks, runbooks_home: Path) -> None:
-    """Without a ticket it is an error once, all else is reconciled, and the ticket is filed as soon as it can be."""
-    broken = runbooks_home / "tickets" / "T-0.json"
-    broken.parent.mkdir(parents=True)
-    broken.write_text("no ticket")
-    await looks.trip("alpha", "beta")
-    why = f"the ticket file {broken} cannot be read (it does not hold a ticket): repair it or move it away"
-    assert await looks.look() == [
-        ("ERROR", f"the breaker has tripped ({WHY}), and its ticket cannot be filed: {why}"),
-    ]
-    assert (await looks.look(), looks.measured("breaker_open")) == ([], 1)
-    broken.unlink()
+    filing = incident(await looks.trip("alpha", "beta"), "what a run has met")
+    async with looks.ledger.writing() as session:
+        await file(session, filing, timing.now())
     said = await looks.look()
     (ticket,) = tickets()
-    assert (said, await looks.look()) == (tripped_says(ticket.id), [])
+    assert (said, ticket.body) == (tripped_says(ticket.id), filing.text)
+
+
+async def test_a_ticket_that_cannot_be_delivered_is_delivered_later(looks: Looks, runbooks_home: Path) -> None:
+    """Where the ticket's system takes nothing the ticket is in the ledger, and delivered as soon as it can be."""
+    in_the_way = runbooks_home / "tickets"
+    in_the_way.parent.mkdir(parents=True, exist_ok=True)
+    in_the_way.write_text("no folder")
+    id_ = await looks.trip("alpha", "beta")
+    said = await looks.look()
+    assert said[-1:] == tripped_says(id_of(f"incident/{id_}"))
+    assert f"change 1 (file) is not delivered: [Errno 17] File exists: '{in_the_way}'" in said[0][1]
+    assert (await looks.look(), looks.measured("breaker_open")) == ([], 1)
+    in_the_way.unlink()
+    token = timing.clock.set(Standing(timedelta(minutes=1)))
+    await TicketDesk(looks.ledger, Metrics()).look()
+    timing.clock.reset(token)
+    assert [each.correlation for each in tickets()] == [f"incident/{id_}"]
 
 
 async def test_brakes_are_counted(looks: Looks, runbooks_home: Path) -> None:

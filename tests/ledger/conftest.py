@@ -16,6 +16,7 @@ from tasks.ledger.database import DRIVERS, Ledger, open_ledger, unchecked_ledger
 from tasks.ledger.episodes import Asking, Held, Holding, Part, claim, close_verified, settle
 from tasks.ledger.observing import Seen, Sighting, observe
 from tasks.ledger.tables import Cluster, Episode, ObservationRow, Occurrence
+from tasks.ledger.ticket_tables import ChangeRow, TicketRow
 from tasks.models import Alarm, Kind, Observation, Outcome
 from tests.conftest import order
 
@@ -132,6 +133,17 @@ class Story:
         """All observations, in their order."""
         async with self.ledger.reading() as session:
             return (await session.scalars(select(ObservationRow).order_by(ObservationRow.id))).all()
+
+    async def tickets(self) -> Sequence[TicketRow]:
+        """All tickets, as they were made."""
+        async with self.ledger.reading() as session:
+            return (await session.scalars(select(TicketRow).order_by(TicketRow.created, TicketRow.correlation))).all()
+
+    async def changes(self) -> list[tuple[str, int, str, str]]:
+        """Correlation, number, kind and text of everything that ticket systems are to be told."""
+        async with self.ledger.reading() as session:
+            rows = await session.scalars(select(ChangeRow).order_by(ChangeRow.correlation, ChangeRow.n))
+        return [(each.correlation, each.n, each.kind, each.text) for each in rows]
 
 
 def _with_schema(url: URL) -> URL:

@@ -19,9 +19,10 @@ from tasks.ledger.starting import (
     through,
     to_start,
     to_wake,
+    waiting,
     woken,
 )
-from tasks.ledger.tables import Episode
+from tasks.ledger.tables import Episode, Wait
 from tasks.models import Outcome
 from tests.ledger.conftest import HOUR, MINUTE, NOW, SECOND, Story, a_cluster, part, told
 
@@ -218,14 +219,24 @@ async def test_a_lost_lease_is_suspect(story: Story) -> None:
 
 
 async def test_who_waits_is_looked_at(story: Story) -> None:
-    """An episode whose run waits is suspect from the first moment, for a run that died waiting has no lease to end."""
-    episode = await _raise(story)
-    holding = await story.hold()
+    """Runs that wait are looked at page by page, for one that dies then has no lease to end; late ones at once."""
+    found = []
+    for name in ("alpha", "beta", "gamma"):
+        found.append(await _raise(story, name))
+    found.sort()
+    await _put(story, state="waiting")
+
+    async def page(after: str) -> list[str]:
+        async with story.ledger.reading() as session:
+            return [each.id for each in await waiting(session, after=after, most=2)]
+
+    assert [await page(after) for after in ("", found[1], found[2])] == [found[:2], found[2:], []]
     assert await _suspects(story) == []
-    await _wait(story, holding)
-    assert await _suspects(story) == [episode]
-    await story.hold()
+    async with story.ledger.writing() as session:
+        session.add(Wait(attempt="run-1@1", step="3", episode_id=found[1], deadline=story.now + MINUTE))
     assert await _suspects(story) == []
+    story.later(MINUTE + SECOND)
+    assert await _suspects(story) == [found[1]]
 
 
 async def _through(story: Story) -> list[tuple[str, str | None]]:

@@ -1,5 +1,6 @@
 """The report a person reads, in the Prefect UI as markdown and in the terminal as it is."""
 
+import hashlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -11,7 +12,7 @@ from prefect.logging import disable_run_logger
 
 from flows.alm_12110 import PAGE
 from tasks import timing
-from tasks.evidence import MEANING, Page, quoted, report
+from tasks.evidence import MEANING, Page, digest, quoted, record, report
 from tasks.models import Alarm, Answer, Case, Deed, Outcome
 from tasks.trail import Trail
 
@@ -74,15 +75,25 @@ def test_a_report_as_a_whole() -> None:
     trail.answered("3", [Answer(host="node-1", value="y", seen="cleared by Meta", at=later)], going)
     trail.end(going, Outcome.END, step="3")
     assert report(trail, SHORT, "http://prefect.example/runs/1") == (
-        """\
+        f"""\
 # ALM-12110 No keys: prod-1
 
 **REFUSED**. The next step was not allowed or not possible from here: a person is needed.
+
+Impact while the alarm is active: jobs fail.
 
 | host         | trace          | alarm |
 | ------------ | -------------- | --- |
 | node-1       | `1 2n 3y END`  | ALM-12110 on node-1 serial 17 |
 | node-master2 | `1 2n REFUSED` | ALM-12110 on node-master2 serial 18 |
+
+## Why it stopped
+
+- node-master2 (REFUSED at step 3): not restarted: in maintenance
+
+## What to do next
+
+- node-master2: Restart it.
 
 ## What happened
 
@@ -94,11 +105,7 @@ def test_a_report_as_a_whole() -> None:
 - 2026-07-01 08:10:00 UTC, step 3, node-master2: not restarted: in maintenance
 - 2026-07-01 08:10:00 UTC, step 3, node-1: cleared by Meta
 
-## What to do next
-
-- node-master2: Restart it.
-
-Impact while the alarm is active: jobs fail.
+SHA-256 of what happened, line by line: {digest(trail)}
 
 Comment of who started the run: on call
 
@@ -112,7 +119,7 @@ def test_a_report_of_a_run_that_joined() -> None:
     trail = Trail(Case(cluster="prod-1", alarm_id="12110"))
     trail.stop(Outcome.JOINED, "worked on by run 7")
     assert report(trail, SHORT, "") == (
-        """\
+        f"""\
 # ALM-12110 No keys: prod-1
 
 **JOINED** (dry run). Another run is working on this cluster; this one did nothing.
@@ -122,8 +129,34 @@ No alarm was followed.
 ## What happened
 
 - 2026-07-01 08:00:00 UTC, (the cluster): JOINED: worked on by run 7
+
+SHA-256 of what happened, line by line: {digest(trail)}
 """
     )
+
+
+def test_a_ticket_says_where_to_look_and_until_when() -> None:
+    """For each host that needs a person: its log, the hour around its alarm, and the end of its last keys."""
+    raised = datetime(2026, 7, 1, 7, 45, tzinfo=UTC)
+    timed = Alarm(alarm_id="12110", location="HostName=node-1", occurred=raised)
+    trail = Trail(Case(cluster="prod-1", alarm_id="12110"))
+    trail.end(trail.found([timed, alarm("node-2", "18")]), Outcome.ESCALATE, step="7")
+    next_ = report(trail, PAGE, "").split("## What to do next\n\n")[1].split("\n\n")[0].splitlines()
+    because = PAGE.felt_because
+    log = "/var/log/Bigdata/meta/mrs-meta.log"
+    assert next_[1:] == [
+        f"- node-1: read {log} from 2026-07-01 06:45 to 2026-07-01 08:45 UTC, an hour around the alarm",
+        f"- node-1: the impact is felt at the latest at 2026-07-01 08:35 UTC: {because}",
+        "- node-2: the alarm's time is not known: look it up on Manager for where to read",
+    ]
+
+
+def test_the_digest_is_that_of_the_record() -> None:
+    """Whoever has the record, one JSON list a line, gets the digest that the ticket names; any other word, another."""
+    trail = Trail(Case(cluster="prod-1", alarm_id="12110"))
+    trail.stop(Outcome.ERROR, "broken")
+    line = '["2026-07-01T08:00:00+00:00","","(the cluster)","ended","ERROR: broken"]\n'
+    assert (record(trail), digest(trail)) == (line, hashlib.sha256(line.encode()).hexdigest())
 
 
 def test_every_word_is_explained_and_every_step_has_a_hand_over() -> None:
@@ -180,7 +213,7 @@ def test_no_field_of_others_breaks_out_of_the_report(text: str) -> None:
     }
     kinds = ("tr_open", "table_open", "list_item_open", "heading_open")
     hand_overs = len({end.step if end.step in SHORT.by_hand else "7" for end in trail.ends.values()})
-    expected = [len(trail.traces) + 1, 1, len(trail.entries) + hand_overs, 3]
+    expected = [len(trail.traces) + 1, 1, len(trail.entries) + hand_overs + len(trail.ends), 4]
     assert [sum(token.type == kind for token in tokens) for kind in kinds] == expected
     assert {token.content for token in inline if token.type == "code_inline"} == set(trail.traces.values())
     assert all(letter.isprintable() or letter == "\n" for letter in written)

@@ -156,12 +156,13 @@ async def test_a_change_needs_an_active_alarm(
     assert await said(_an_alarm_is_active(connection_to(World(active=tuple(active), listed=rows)), [A, B])) == refusal
 
 
-def test_a_reported_alarm_is_no_active_alarm() -> None:
+async def test_a_reported_alarm_is_no_active_alarm() -> None:
     """An alarm known from its source only cannot be read again, so nothing is changed for it, nor for its company."""
-    reported = alarm("node-1", "1", reported=True)
-    with pytest.raises(Refused, match="no route to see whether the alarm is still active"):
-        _alarms_can_be_read([B, reported])
-    _alarms_can_be_read([A, B])
+    reported, case = alarm("node-1", "1", reported=True), a_case("run-17")
+    with pytest.raises(Refused, match="no route to see whether the alarm is still active") as refused:
+        await _alarms_can_be_read(case, [B, reported])
+    assert refused.value.by_hand
+    await _alarms_can_be_read(case, [A, B])
 
 
 def managed(name: str, ip: str, *, maintenance: bool = False) -> ManagedHost:

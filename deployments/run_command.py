@@ -1,0 +1,142 @@
+"""`runbooks run`: start the runbook for one cluster from a terminal, and watch it."""
+
+import asyncio
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from cyclopts import Parameter
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.objects import FlowRun, Log
+from prefect.client.schemas.sorting import LogSort
+from prefect.exceptions import ObjectNotFound
+from rich.console import Console
+from rich.text import Text
+
+from deployments.brake_commands import By, one_line, person
+from deployments.ending import run_until_ended
+from deployments.terminal import console, say
+from tasks.blocks import cluster_block
+from tasks.errors import ConfigurationError
+from tasks.models import Outcome
+from tasks.trail import NEEDS_A_PERSON
+
+DEPLOYMENT = "alm-12110/by-hand"
+LOOK_EVERY = 1.0
+PAGE, LATE = 200, 50  # lines that are read at once; so many may come out of their order
+NO_WORKER = 15.0  # seconds that a run may be due before it is said that nobody takes it
+INFO = 20
+
+
+def run(
+    cluster: str,
+    /,
+    *,
+    host: str = "",
+    dry_run: bool = True,
+    comment: str = "",
+    by: By = "",
+    detach: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Run ALM-12110's runbook for CLUSTER now, and watch it. Changes nothing unless --no-dry-run.
+
+    Exit code 0 when nobody is needed, 1 when a person is, 130 when watching was interrupted: the run goes on.
+
+    Parameters
+    ----------
+    cluster
+        The name of its block.
+    host
+        Only this host, by its name on Manager; left out: every alarmed host.
+    dry_run
+        Change nothing, show what would be done. --no-dry-run: change what the cluster's block allows.
+    comment
+        For the record: why you start it.
+    detach
+        Do not watch; print the run's id and link.
+    """
+    who, note = person(by), one_line(comment, "--comment") if comment.strip() else ""
+    parameters = {"cluster": cluster.strip(), "host": host.strip(), "dry_run": dry_run, "comment": note}
+    if who.startswith("alarm"):
+        raise ConfigurationError("--by alarm is what alarms are called: name a person")
+    return run_until_ended(_run(parameters, who, detach=detach))
+
+
+async def _run(parameters: dict[str, object], by: str, *, detach: bool) -> int:
+    out = console()
+    async with get_client() as client:
+        await cluster_block(str(parameters["cluster"]), client)  # before anything is started
+        try:
+            deployment = await client.read_deployment_by_name(DEPLOYMENT)
+        except ObjectNotFound:
+            raise ConfigurationError(
+                f"Prefect has no deployment {DEPLOYMENT!r}: deploy deployments/prefect.yaml (see its first lines)"
+            ) from None
+        started = await client.create_flow_run_from_deployment(
+            deployment.id,
+            parameters=parameters,
+            name=f"ALM-12110 {parameters['cluster']}",
+            tags=[f"started-by:{by}", f"cluster:{parameters['cluster']}"],
+        )
+        how = "dry run, nothing is changed" if parameters["dry_run"] else "not a dry run"
+        out.print(Text(f"run {started.id} of {parameters['cluster']} ({how})"))
+        if link := client_link(client, started):
+            out.print(Text(link))
+        return 0 if detach else await _watched(client, out, started.id)
+
+
+def client_link(client: PrefectClient, run_: FlowRun) -> str:
+    """Where a person sees the run; empty where the server's address is not that of a UI."""
+    api = str(client.api_url).rstrip("/")
+    return f"{api.removesuffix('/api')}/runs/flow-run/{run_.id}" if api.endswith("/api") else ""
+
+
+async def _watched(client: PrefectClient, out: Console, run_: UUID) -> int:
+    """Print its log and its states as they come, until it is over."""
+    seen: set[UUID] = set()
+    shown, since, warned = "", asyncio.get_running_loop().time(), False
+    while True:
+        found = await client.read_flow_run(run_)
+        for log in await _logs(client, run_, offset=max(0, len(seen) - LATE)):
+            if log.id not in seen and log.level >= INFO:
+                _say(out, log.timestamp, log.message)
+            seen.add(log.id)
+        state = found.state
+        name = state.name or "" if state else ""
+        if state and name != shown:
+            shown, since = name, asyncio.get_running_loop().time()
+            _tell_state(out, found)
+        if state and state.is_final():
+            out.print(Text(state.message or name))
+            word = Outcome(name) if name in set(Outcome) else None
+            return int(word is None or word in NEEDS_A_PERSON)
+        waits = state is not None and state.is_scheduled() and name not in ("AwaitingRetry", "Resuming")
+        if waits and not warned and asyncio.get_running_loop().time() - since > NO_WORKER:
+            out.print("no worker has taken it yet: is one up? (`prefect worker start --pool mrs-runbooks`)")
+            warned = True
+        await asyncio.sleep(LOOK_EVERY)
+
+
+def _tell_state(out: Console, run_: FlowRun) -> None:
+    state = run_.state
+    if state is None:
+        return
+    if state.name == "Suspended":
+        out.print(Text(f"a person is asked: `runbooks approvals {str(run_.id)[:8]}` shows what, or see the link above"))
+    elif state.name == "AwaitingRetry":
+        out.print(Text(state.message or "the run waits"))
+
+
+async def _logs(client: PrefectClient, run_: UUID, *, offset: int) -> list[Log]:
+    """The run's log from there on, the oldest first."""
+    mine, found = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_])), list[Log]()
+    while True:
+        page = await client.read_logs(mine, limit=PAGE, offset=offset + len(found), sort=LogSort.TIMESTAMP_ASC)
+        found += page
+        if len(page) < PAGE:
+            return found
+
+
+def _say(out: Console, moment: datetime, text: str) -> None:
+    say(out, f"{moment:%H:%M:%S}", Text(text))

@@ -1,0 +1,109 @@
+"""What persons are asked, and the forms in the Prefect UI by which they answer."""
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from prefect.input import RunInput
+from pydantic import Field
+
+from tasks.gates import Action
+from tasks.ledger.approval_tables import Approval
+from tasks.ledger.approving import Decision
+
+CLAIMED = "claimed, unauthenticated: the Prefect UI has one shared login"
+
+# What a person does by hand, with the clicks. Source: ALM-12110, steps 3 and 6.
+BY_HAND: dict[Action, str] = {
+    "restart": "On Manager, first see whether a restart of this host's Meta instance has run already; if not, "
+    "Cluster > Services > Meta > Instance: select the instance of this host, More > Restart Instance, wait ten minutes "
+    "and see whether the alarm is cleared.",
+    "rebind": "On the MRS console, Clusters > Active Clusters > this cluster, O&M management: Manage Agency, bind the "
+    "agency again (first make sure nobody removed it on purpose), wait fifteen minutes and see whether the alarm "
+    "is cleared.",
+}
+WHAT: dict[Action, str] = {
+    "restart": "Restart the Meta instance of these hosts, one after the other",
+    "rebind": "Bind every node of the cluster to its agency again, node by node",
+}
+INTERRUPTS: dict[Action, str] = {
+    "restart": "Each Meta instance is away for about a minute. Jobs on its host that ask for OBS keys in that minute "
+    "fail; other services of the cluster are not restarted.",
+    "rebind": "Nothing is restarted. Binding grants the nodes the agency's rights: if it was removed on purpose, "
+    "reject. The console may go on showing the old agency, and nodes added later come unbound.",
+}
+
+
+class ApprovalForm(RunInput):
+    """May it be done? One form per action."""
+
+    decision: Literal["approve", "reject"] = Field(
+        title="Decision", description="approve: the change is made, if its gates still let it pass. reject: a ticket."
+    )
+    name: str = Field(min_length=2, max_length=100, title="Your name", description=f"Recorded as {CLAIMED}.")
+    comment: str = Field("", max_length=2000, title="Comment", description="For the record and the ticket.")
+    not_before: datetime | None = Field(
+        None, title="Not before", description="The change waits until then. Empty: it is made at once."
+    )
+
+
+class RejectionForm(RunInput):
+    """The same for a cluster that demands four eyes: this form cannot approve."""
+
+    decision: Literal["reject"] = Field(
+        title="Decision", description="To approve use `runbooks approve` with your key: this cluster demands four eyes."
+    )
+    name: str = Field(min_length=2, max_length=100, title="Your name", description=f"Recorded as {CLAIMED}.")
+    comment: str = Field("", max_length=2000, title="Comment", description="For the record and the ticket.")
+
+
+class HandOffForm(RunInput):
+    """Has a person done it? The run goes on by reading the world."""
+
+    answer: Literal["done", "could not"] = Field(
+        title="Have you done it?", description="done: the run looks whether it shows. could not: a ticket."
+    )
+    name: str = Field(min_length=2, max_length=100, title="Your name", description=f"Recorded as {CLAIMED}.")
+    comment: str = Field("", max_length=2000, title="Comment", description="What you saw; for the record.")
+
+
+def said(asked: Approval, filled: dict[str, Any]) -> Decision:
+    """What somebody has filled in. Prefect has checked it against the form's schema."""
+    form = form_of(asked)(**filled)
+    match form:
+        case HandOffForm():
+            return Decision(form.answer, form.name, CLAIMED, form.comment)
+        case ApprovalForm(decision="approve"):
+            then = form.not_before
+            then = then.replace(tzinfo=UTC) if then and then.tzinfo is None else then
+            return Decision("approved", form.name, CLAIMED, form.comment, then)
+        case ApprovalForm() | RejectionForm():
+            return Decision("rejected", form.name, CLAIMED, form.comment)
+    raise TypeError(f"{type(form).__name__} is no form of ours")
+
+
+def action_of(asked: Approval) -> Action:
+    """The change that it is about."""
+    return "restart" if asked.action == "restart" else "rebind"
+
+
+def form_of(asked: Approval) -> type[RunInput]:
+    """The form by which it is answered in the Prefect UI."""
+    if asked.kind == "by hand":
+        return HandOffForm
+    return RejectionForm if asked.four_eyes else ApprovalForm
+
+
+def words(asked: Approval) -> str:
+    """The question for a person, as markdown: what, where, why, what it may interrupt, and until when."""
+    action = action_of(asked)
+    targets = [f"- {target}" for target in asked.targets.splitlines()]
+    what = f"**{WHAT[action]}** ({asked.cluster}, step {asked.step} of the page)"
+    lines = [f"{what}:", "", *targets, "", f"Why a person is asked: {asked.why}", ""]
+    if asked.kind == "by hand":
+        lines[0] = f"**Please do this by hand** ({asked.cluster}, step {asked.step} of the page): {BY_HAND[action]}"
+        lines[1:1] = ["", "It is about:"]
+    lines += [f"What it may interrupt: {INTERRUPTS[action]}", ""]
+    if asked.four_eyes and asked.kind == "approve":
+        lines += [f"This cluster demands four eyes: approve with `runbooks approve {asked.run}` and your key.", ""]
+    lines += [f"Without an answer by {asked.expires:%Y-%m-%d %H:%M:%S} UTC nothing is done, and a ticket is filed."]
+    return "\n".join(lines)

@@ -1,0 +1,80 @@
+"""A person is asked, and decides once: whoever is first counts, a person, the clock, or another person."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tasks.ledger.approval_tables import Approval
+from tasks.ledger.episodes import Holding
+from tasks.ledger.lifecycle import OPEN
+from tasks.ledger.tables import Episode
+
+Question = Literal["approve", "by hand"]
+Decided = Literal["approved", "rejected", "expired", "done", "could not"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What somebody said.
+
+    Attributes:
+        by: who; `channel` is how that is known, in words.
+        not_before: an approval counts from then on; None: at once.
+    """
+
+    decided: Decided
+    by: str
+    channel: str
+    comment: str = ""
+    not_before: datetime | None = None
+
+
+async def question_of(session: AsyncSession, holding: Holding, step: str, kind: Question) -> Approval | None:
+    """What the attempt asked at this step, and what came of it; None: it has not asked."""
+    return await session.get(Approval, (holding.attempt, step, kind))
+
+
+async def put(session: AsyncSession, holding: Holding, question: Approval) -> Approval:
+    """Write the question down before it is put; put again it gets the next number, and keeps its time."""
+    there = await session.get(Approval, (holding.attempt, question.step, question.kind))
+    if there is None:
+        session.add(question)
+        there = question
+    else:
+        there.targets, there.why, there.four_eyes = question.targets, question.why, question.four_eyes
+    there.n += 1
+    there.key = f"{there.kind.replace(' ', '-')}-{there.step}-{there.n}"
+    return there
+
+
+async def decide(session: AsyncSession, question: Approval, decision: Decision, now: datetime) -> bool:
+    """Write down what was decided; False: it was decided before, or its time is over."""
+    mine = update(Approval).where(
+        Approval.attempt == question.attempt,
+        Approval.step == question.step,
+        Approval.kind == question.kind,
+        Approval.decision == "",
+    )
+    if decision.decided != "expired":
+        mine = mine.where(Approval.expires > now)
+    values = {"decision": decision.decided, "by": decision.by, "channel": decision.channel}
+    more = {"comment": decision.comment, "not_before": decision.not_before, "decided": now}
+    done = await session.execute(mine.values(**values, **more).returning(Approval.key))
+    return done.first() is not None
+
+
+async def open_questions(session: AsyncSession) -> list[Approval]:
+    """What persons are being asked, of episodes that are open, the oldest first."""
+    asked = select(Approval).join(Episode, Episode.id == Approval.episode_id)
+    mine = asked.where(Approval.decision == "", Episode.state.in_(OPEN), Episode.holder == Approval.run)
+    return list((await session.scalars(mine.order_by(Approval.asked))).all())
+
+
+async def answered(session: AsyncSession) -> list[Approval]:
+    """Questions that were decided while their run is still a row that waits for that."""
+    asked = select(Approval).join(Episode, Episode.id == Approval.episode_id)
+    mine = asked.where(Approval.decision != "", Episode.state == "waiting", Episode.holder == Approval.run)
+    return list((await session.scalars(mine)).all())
