@@ -38,7 +38,7 @@ from prefect.workers.base import BaseJobConfiguration, BaseWorker, BaseWorkerRes
 
 from tasks.claims import cancel_noted
 
-LIMIT = 50  # segments at the same time, unless told otherwise
+LIMIT = 16  # segments at the same time, unless told otherwise
 CANCELLED_EVERY = 2.0
 KNOWN_FOR = 10.0  # seconds that a deployment's entrypoint is not asked for again
 CANCELS = [StateType.CANCELLING, StateType.CANCELLED]

@@ -6,7 +6,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import timing
-from tasks.approvals import agreement
+from tasks.approvals import Agreement, agreement, by_hand
 from tasks.bindings import agencies_of, bound, in_iam, somebody_s_change, unusable
 from tasks.blocks import Cluster
 from tasks.connections import Connection, connected
@@ -64,18 +64,20 @@ async def bind_agency(case: Case, alarms: Sequence[Alarm], *, so_far: str = "") 
 
     Source: ALM-12110, step 6 (Manage Agency); done through POST cloudservers/{id}/metadata of every node.
     """
-    agreement_ = await agreement(case, "rebind", alarms, so_far)
-    for deed in agreement_.deeds:
+    agreed_ = await agreement(case, "rebind", alarms, so_far)
+    async for deed in _said(case, agreed_):
         yield deed
-    if agreement_.done_by:
-        yield await bound_by_hand(case, agreement_.done_by)
-    if not agreement_.go:
+    if not agreed_.go:
         return
     bound_: list[str] = []
     try:
         nodes = await nodes_to_bind(case, alarms)
         if isinstance(nodes, Deed):
-            yield nodes
+            if nodes.by_hand and not case.dry_run:
+                async for deed in _said(case, await by_hand(case, "rebind", alarms, nodes.did, so_far)):
+                    yield deed
+            else:
+                yield nodes
             return
         for node in nodes:
             deed = await bind_node(case, node, alarms, begun=bool(bound_))
@@ -88,6 +90,13 @@ async def bind_agency(case: Case, alarms: Sequence[Alarm], *, so_far: str = "") 
             yield await agency_update_ended(case)
     except (RemoteError, StepFailed) as error:
         yield Deed(host="", did=f"binding stopped ({error}){_in_part(bound_)}", at=timing.now(), ended=Outcome.ERROR)
+
+
+async def _said(case: Case, agreed_: Agreement) -> AsyncIterator[Deed]:
+    for deed in agreed_.deeds:
+        yield deed
+    if agreed_.done_by:
+        yield await bound_by_hand(case, agreed_.done_by)
 
 
 def _in_part(hosts: Sequence[str]) -> str:

@@ -23,10 +23,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks import timing, waits
 from tasks.bindings import somebody_s_change
-from tasks.blocks import Cluster
+from tasks.blocks import Cluster, cluster_block
 from tasks.claims import holds, looked_up, noted
 from tasks.connections import Connection, connected
-from tasks.errors import Refused
+from tasks.errors import Refused, RemoteError
 from tasks.forms import WHAT, action_of, form_of, said, words
 from tasks.gates import STEP_OF, Action, kept_from, may_change
 from tasks.journal import once
@@ -74,15 +74,20 @@ async def agreement(case: Case, action: Action, alarms: Sequence[Alarm], so_far:
     if case.dry_run or not holds(case):
         return Agreement(go=True)
     step = STEP_OF[action]
-    by_hand = await looked_up(case, lambda session, mine: question_of(session, mine, step, "by hand"))
-    asked = by_hand or await looked_up(case, lambda session, mine: question_of(session, mine, step, "approve"))
+    handed = await looked_up(case, lambda session, mine: question_of(session, mine, step, "by hand"))
+    asked = handed or await looked_up(case, lambda session, mine: question_of(session, mine, step, "approve"))
     async with connected(case) as connection:
         if asked is not None and (decision := await _decision(case, asked)):
             return await _decided(case, connection, asked, decision, action, alarms)
         try:
+            if asked is None and not (why := await needs_a_person(case, connection, action)):
+                return Agreement(go=True)  # its gates are asked when it is made
             cluster = await may_change(case, connection, alarms, action, asking=True)
-            why = await needs_a_person(connection, cluster, action)
+            why = await needs_a_person(case, connection, action)
             kind: Question = "approve"
+        except RemoteError as error:
+            refused = Refused(f"whether a person must agree cannot be read: {error}")
+            return Agreement(deeds=_ended(alarms, action, kept_from(case, "", NOT_DONE[action], refused)))
         except Refused as error:
             if not error.by_hand:
                 return Agreement(deeds=_ended(alarms, action, kept_from(case, "", NOT_DONE[action], error)))
@@ -107,8 +112,13 @@ async def by_hand(case: Case, action: Action, alarms: Sequence[Alarm], why: str,
         return await _ask(case, connection, cluster, action, alarms, kind="by hand", why=why, so_far=so_far)
 
 
-async def needs_a_person(connection: Connection, cluster: Cluster, action: Action) -> str:
-    """Why the program may not make the change by itself; empty: it may."""
+async def needs_a_person(case: Case, connection: Connection, action: Action) -> str:
+    """Why the program may not make the change by itself, by the cluster's block as it is now; empty: it may.
+
+    Raises:
+        RemoteError: the block or the nodes cannot be read.
+    """
+    cluster = await cluster_block(case.cluster)
     reasons = []
     if cluster.mode_of(action) == "approve":
         reasons.append(f"the cluster's mode for a {action} is 'approve'")

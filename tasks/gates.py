@@ -188,8 +188,8 @@ def kept_from(case: Case, host: str, what: str, error: Refused | DryRun) -> Deed
     A client that is dry although the run is not belongs to a cluster that was in `observe` when the run began.
     """
     if isinstance(error, Refused):
-        did = f"{what}: {error}"
-        return Deed(host=host, did=did, at=timing.now(), ended=error.outcome, incident=error.incident)
+        did, by_hand = f"{what}: {error}", error.by_hand
+        return Deed(host=host, did=did, at=timing.now(), ended=error.outcome, incident=error.incident, by_hand=by_hand)
     ended = Outcome.DRY_RUN if case.dry_run else Outcome.REFUSED
     return Deed(host=host, did=str(error), at=timing.now(), ended=ended)
 

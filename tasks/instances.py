@@ -8,7 +8,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import timing, waits
-from tasks.approvals import agreement, by_hand
+from tasks.approvals import Agreement, agreement, by_hand
 from tasks.connections import Connection, connected
 from tasks.errors import (
     CannotTell,
@@ -132,11 +132,8 @@ async def restart_instances(case: Case, alarms: Sequence[Alarm], *, so_far: str 
     Source: ALM-12110, step 3.
     """
     agreed = await agreement(case, "restart", alarms, so_far)
-    for deed in agreed.deeds:
+    async for deed in _said(case, alarms, agreed):
         yield deed
-    if agreed.done_by:
-        for deed in await restarted_by_hand(case, alarms, agreed.done_by):
-            yield deed
     if not agreed.go:
         return
     stopped = ""
@@ -153,8 +150,9 @@ async def restart_instances(case: Case, alarms: Sequence[Alarm], *, so_far: str 
             deed = Deed(host=alarm.host, did=f"the restart failed: {error}", at=timing.now(), ended=Outcome.ERROR)
         except RemoteError as error:
             deed = Deed(host=alarm.host, did=f"not restarted: {error}", at=timing.now(), ended=Outcome.ERROR)
-        if deed.by_hand:
-            async for each in _handed_over(case, alarms[alarms.index(alarm) :], deed.did, so_far):
+        if deed.by_hand and not case.dry_run:
+            left = alarms[alarms.index(alarm) :]
+            async for each in _said(case, left, await by_hand(case, "restart", left, deed.did, so_far)):
                 yield each
             return
         restarts += deed.changed
@@ -163,9 +161,7 @@ async def restart_instances(case: Case, alarms: Sequence[Alarm], *, so_far: str 
         yield deed
 
 
-async def _handed_over(case: Case, alarms: Sequence[Alarm], why: str, so_far: str) -> AsyncIterator[Deed]:
-    """A person is asked to restart these."""
-    agreed = await by_hand(case, "restart", alarms, why, so_far)
+async def _said(case: Case, alarms: Sequence[Alarm], agreed: Agreement) -> AsyncIterator[Deed]:
     for deed in agreed.deeds:
         yield deed
     if agreed.done_by:
