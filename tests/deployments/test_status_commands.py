@@ -1,0 +1,181 @@
+"""`runbooks status`, `why`, `evidence`, `approvals` and `approve`: what they say is what the ledger holds."""
+
+import json
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+
+from tasks import timing
+from tasks.ledger.approval_tables import Approval
+from tasks.ledger.approving import put, question_of
+from tasks.ledger.database import DRIVERS, Ledger, open_ledger
+from tasks.ledger.episodes import Asking, Holding, claim, let_go
+from tasks.ledger.keeping import Line, digest_of, keep, written_out
+from tests.deployments.conftest import Runbooks
+from tests.intake.standing import a_cluster, connect, seen, told
+
+pytestmark = [pytest.mark.anyio, pytest.mark.command, pytest.mark.xdist_group("command")]
+
+RUN = "11111111-2222-4333-8444-555555555555"
+NOW = timing.wall().replace(microsecond=0)
+LINES = [
+    Line(NOW, "1", "node-1", "asked", "ALM-12110 on node-1 is active on Manager"),
+    Line(NOW, "2", "node-1", "asked", "meta instance of node-1: Manager says 'Faulty'"),
+    Line(NOW, "3", "node-1", "ended", "DECLINED: restart rejected by Ada"),
+]
+
+
+class Told:
+    """A ledger in which a run of cluster alpha has asked a person, and kept its record."""
+
+    def __init__(self, home: Path) -> None:
+        self._url = URL.create(DRIVERS["sqlite"], database=str(home / "ledger.db"))
+        self.episode = ""
+
+    async def begin(self, *, four_eyes: bool = False, starter: str = "alarm") -> None:
+        """The alarm came, the run took the episode, asked, and waits."""
+        async with open_ledger(self._url) as ledger:
+            await connect(ledger, cluster := a_cluster("alpha"))
+            (found,) = await seen(ledger, cluster, told(host="node-1", serial="17"))
+            self.episode = found.episode
+            await self._asks(ledger, cluster.cluster_id, four_eyes=four_eyes, starter=starter)
+
+    async def _asks(self, ledger: Ledger, cluster_id: str, *, four_eyes: bool, starter: str) -> None:
+        async with ledger.writing() as session:
+            asking = Asking(RUN, "http://prefect/run", automated=True)
+            self.holding = await claim(session, cluster_id, "alpha", "12110", asking, timing.wall())
+            assert isinstance(self.holding, Holding)
+            question = Approval(
+                attempt=self.holding.attempt,
+                step="3",
+                kind="approve",
+                episode_id=self.holding.episode,
+                run=RUN,
+                link="http://prefect/run",
+                cluster="alpha",
+                action="restart",
+                targets="node-1",
+                why="the cluster's mode for a restart is 'approve'",
+                starter=starter,
+                four_eyes=four_eyes,
+                asked=NOW,
+                expires=NOW + timedelta(hours=1),
+            )
+            await put(session, self.holding, question)
+            await keep(session, self.holding, LINES, NOW)
+            await keep(session, self.holding, LINES, NOW)  # begun anew it learns the same
+            await let_go(session, self.holding)
+
+    async def asked(self) -> tuple[str, str, str, str]:
+        """What came of the question: decision, by whom, how that is known, comment."""
+        assert isinstance(self.holding, Holding)
+        async with open_ledger(self._url) as ledger, ledger.reading() as session:
+            found = await question_of(session, self.holding, "3", "approve")
+            assert found is not None
+            return found.decision, found.by, found.channel, found.comment
+
+
+@pytest.fixture
+def story(tmp_path: Path) -> Told:
+    """Nothing has happened yet."""
+    (tmp_path / "runbooks").mkdir()
+    return Told(tmp_path / "runbooks")
+
+
+async def test_status_shows_what_is_open(runbooks: Runbooks, story: Told) -> None:
+    """The open episode, that a person is asked, and what stops changes; as JSON too; on an empty ledger nothing."""
+    assert (await runbooks("status")).out == "no open episode\n"
+    await story.begin()
+    ended = await runbooks("status")
+    assert re.search(rf"alpha +│ 12110 +│ {story.episode} +│ [^│]* +│ a person is asked +│", ended.out)
+    assert "1 question(s) wait for a person: `runbooks approvals`" in ended.out
+    found = json.loads((await runbooks("status", "--json")).out)
+    assert [(each["id"], each["state"], each["run"]) for each in found["episodes"]] == [(story.episode, "waiting", RUN)]
+    assert (found["questions"], found["brakes"], found["breaker"], found["stop_file"]) == (1, [], None, "")
+
+
+async def test_why_tells_the_reason(runbooks: Runbooks, story: Told) -> None:
+    """By the cluster's name and by the episode's id: the alarm, that nothing was changed, who was asked, the reason."""
+    await story.begin()
+    ended = [await runbooks("why", about) for about in ("alpha", story.episode)]
+    assert ended[0] == ended[1]
+    text = ended[0].out
+    assert "nothing was changed" in text
+    assert "restart, approve: not answered yet" in text
+    assert "node-1: DECLINED: restart rejected by Ada" in text
+    unknown = await runbooks("why", "beta")
+    assert (unknown.code, unknown.err) == (
+        2,
+        "error: the ledger knows no cluster and no episode 'beta': `runbooks status` shows them\n",
+    )
+
+
+async def test_evidence_is_exported_and_verified(runbooks: Runbooks, story: Told, tmp_path: Path) -> None:
+    """The export is the record with its SHA-256; that verifies, whole or as it was earlier, and no other does."""
+    await story.begin()
+    file = tmp_path / "evidence.txt"
+    assert (await runbooks("evidence", "export", story.episode, "--out", str(file))).code == 0
+    assert file.read_text() == f"# run {RUN} sha256 {digest_of(LINES)}\n{written_out(LINES)}"
+    whole = await runbooks("evidence", "verify", story.episode, digest_of(LINES))
+    earlier = await runbooks("evidence", "verify", story.episode, digest_of(LINES[:2]))
+    other = await runbooks("evidence", "verify", story.episode, digest_of(LINES[1:]))
+    assert (whole.code, whole.out) == (0, f"verified: the whole record of run {RUN}\n")
+    assert (earlier.code, earlier.out) == (0, f"verified: the first 2 of 3 lines of run {RUN}\n")
+    assert (other.code, other.out.split(":")[0]) == (1, "NOT verified")
+    again = await runbooks("evidence", "export", story.episode, "--out", str(file))
+    assert (again.code, again.err) == (2, f"error: {file}: File exists\n")
+    assert f"SHA-256 {digest_of(LINES)}" in (await runbooks("evidence", "show", "alpha")).out
+
+
+@pytest.mark.parametrize("reject", [False, True])
+async def test_a_question_is_answered_once(runbooks: Runbooks, story: Told, reject: bool) -> None:
+    """It is listed, answered from the terminal by the beginning of the run's id, and then nobody is asked any more."""
+    assert (await runbooks("approvals")).out == "nobody is asked anything\n"
+    await story.begin()
+    (listed,) = json.loads((await runbooks("approvals", "--json")).out)
+    assert (listed["run"], listed["targets"], listed["four_eyes"]) == (RUN, ["node-1"], False)
+    assert (
+        "**Restart the Meta instance of these hosts, one after the other**" in (await runbooks("approvals", "1111")).out
+    )
+    answer = ("approve", "1111", "--by", "Ada", "--comment", "go ahead", *(["--reject"] if reject else []))
+    ended = await runbooks(*answer)
+    word = "rejected" if reject else "approved"
+    claimed = "claimed, unauthenticated: from a terminal, without a key"
+    assert (ended.code, ended.out.splitlines()[0]) == (0, f"alpha, restart: {word} by Ada ({claimed})")
+    assert await story.asked() == (word, "Ada", claimed, "go ahead")
+    twice = await runbooks(*answer)
+    assert twice.code == 2
+    assert twice.err == "error: 0 open questions are of run '1111', not one: nobody is asked anything\n"
+
+
+async def test_four_eyes_demand_a_key(runbooks: Runbooks, story: Told) -> None:
+    """A cluster that demands four eyes takes a rejection from anybody, and no approval without a personal key."""
+    await story.begin(four_eyes=True)
+    refused = await runbooks("approve", "1111", "--by", "Ada")
+    assert (refused.code, refused.err.split(":")[1]) == (2, " alpha demands four eyes")
+    assert (await story.asked())[0] == ""
+    assert (await runbooks("approve", "1111", "--by", "Ada", "--reject")).code == 0
+    assert (await story.asked())[0] == "rejected"
+
+
+@pytest.mark.server
+async def test_an_approval_with_a_key(runbooks: Runbooks, story: Told, prefect_server: str) -> None:
+    """With a person's key it counts as that person's; not with another's key, nor of who started the run."""
+    api = {"PREFECT_API_URL": prefect_server}
+    made = await runbooks("approvers", "add", "grace", **api)
+    key = made.out.splitlines()[1]
+    assert (made.code, len(key)) == (0, 43)
+    twice = await runbooks("approvers", "add", "grace", **api)
+    assert (twice.code, "grace has a key already" in twice.err) == (2, True)
+    await story.begin(four_eyes=True, starter="grace")
+    own = await runbooks("approve", RUN, "--by", "grace", RUNBOOKS_APPROVER_KEY=key, **api)
+    assert (own.code, own.err) == (2, "error: alpha demands four eyes: grace has started this run\n")
+    made = await runbooks("approvers", "add", "heidi", **api)
+    other = made.out.splitlines()[1]
+    wrong = await runbooks("approve", RUN, "--by", "heidi", RUNBOOKS_APPROVER_KEY=key, **api)
+    assert wrong.err == "error: the key in $RUNBOOKS_APPROVER_KEY is not that of heidi: nothing is approved\n"
+    assert (await runbooks("approve", RUN, "--by", "heidi", RUNBOOKS_APPROVER_KEY=other, **api)).code == 0
+    assert await story.asked() == ("approved", "heidi", "authenticated by a personal key", "")
