@@ -6,6 +6,7 @@ from typing import Any, Literal
 from prefect.input import RunInput
 from pydantic import Field
 
+from tasks.evidence import quoted
 from tasks.gates import Action
 from tasks.ledger.approval_tables import Approval
 from tasks.ledger.approving import Decision
@@ -96,11 +97,14 @@ def form_of(asked: Approval) -> type[RunInput]:
 def words(asked: Approval) -> str:
     """The question for a person, as markdown: what, where, why, what it may interrupt, and until when."""
     action = action_of(asked)
-    targets = [f"- {target}" for target in asked.targets.splitlines()]
-    what = f"**{WHAT[action]}** ({asked.cluster}, step {asked.step} of the page)"
-    lines = [f"{what}:", "", *targets, "", f"Why a person is asked: {asked.why}", ""]
+    where = f"({quoted(asked.cluster)}, step {asked.step} of the page)"
+    targets = [f"- {quoted(target)}" for target in asked.targets.splitlines()]
+    why, *seen = asked.why.splitlines()
+    evidence = [f"- {quoted(line.removeprefix('- '))}" for line in seen if line]
+    lines = [f"**{WHAT[action]}** {where}:", "", *targets, "", f"Why a person is asked: {quoted(why)}", ""]
+    lines += ["What was seen so far:", "", *evidence, ""] if evidence else []
     if asked.kind == "by hand":
-        lines[0] = f"**Please do this by hand** ({asked.cluster}, step {asked.step} of the page): {BY_HAND[action]}"
+        lines[0] = f"**Please do this by hand** {where}: {BY_HAND[action]}"
         lines[1:1] = ["", "It is about:"]
     lines += [f"What it may interrupt: {INTERRUPTS[action]}", ""]
     if asked.four_eyes and asked.kind == "approve":
