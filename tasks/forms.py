@@ -102,7 +102,6 @@ def words(asked: Approval) -> str:
     why, *seen = asked.why.splitlines()
     evidence = [f"- {quoted(line.removeprefix('- '))}" for line in seen if line]
     lines = [f"**{WHAT[action]}** {where}:", "", *targets, "", f"Why a person is asked: {quoted(why)}", ""]
-    lines += ["What was seen so far:", "", *evidence, ""] if evidence else []
     if asked.kind == "by hand":
         lines[0] = f"**Please do this by hand** {where}: {BY_HAND[action]}"
         lines[1:1] = ["", "It is about:"]
@@ -110,4 +109,5 @@ def words(asked: Approval) -> str:
     if asked.four_eyes and asked.kind == "approve":
         lines += [f"This cluster demands four eyes: approve with `runbooks approve {asked.run}` and your key.", ""]
     lines += [f"Without an answer by {asked.expires:%Y-%m-%d %H:%M:%S} UTC nothing is done, and a ticket is filed."]
+    lines += ["", "What was seen so far:", "", *evidence] if evidence else []  # last: the UI may cut a long text off
     return "\n".join(lines)
