@@ -17,7 +17,7 @@ import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import PrefectHTTPStatusError
-from sqlalchemy import URL, make_url, update
+from sqlalchemy import URL, make_url, select, update
 
 from deployments.emulated_blocks import cloud_block, cluster_block, manager_block
 from deployments.emulator.region import Region
@@ -30,6 +30,7 @@ from tasks.ledger.database import Ledger
 from tasks.ledger.observing import Sighting, observe
 from tasks.ledger.starting import started
 from tasks.ledger.tables import Cluster, Episode
+from tasks.ledger.ticket_tables import ChangeRow, TicketRow
 from tasks.models import Observation
 from tests.crash.wires import LOOPBACK, HttpWire, LedgerWire, Point, Trap
 
@@ -176,6 +177,7 @@ class Cell:
             if meanwhile:
                 await meanwhile(run, region)
             state = await self._final(run)
+            await until(lambda: self._delivered(cluster.name))
         tickets = [path for path in (self.stand.home / "tickets").glob("T-*.json") if cluster.name in path.read_text()]
         about = (state.state.message or "").split("; ")[0] if state.state else ""
         return Ended(
@@ -216,6 +218,14 @@ class Cell:
             assert await started(session, seen.episode, 1, str(run.id))
             await session.execute(update(Episode).where(Episode.id == seen.episode).values(raised=timing.wall()))
         return run
+
+    async def _delivered(self, cluster: str) -> bool:
+        """Whether nothing is left that the ticket system is to be told of this cluster; the intake tells it."""
+        left = select(ChangeRow.n).join(TicketRow, TicketRow.correlation == ChangeRow.correlation)
+        async with self.stand.ledger.reading() as session:
+            return (
+                await session.scalars(left.where(TicketRow.cluster == cluster, ChangeRow.done.is_(None)))
+            ).first() is None
 
     async def _final(self, run: FlowRun) -> FlowRun:
         async with asyncio.timeout(ENDS_WITHIN):

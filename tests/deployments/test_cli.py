@@ -55,7 +55,8 @@ BAD_INPUT = {
     "alarm|clear|prod|node-1|--by|me": 'Invalid value "me" for --by. Choose from: "auto", "person".',
     "intake|rejected|--last|0": 'Invalid value "0" for --last. Must be >= 1.',
     "up|--port|65536": 'Invalid value "65536" for --port. Must be <= 65535.',
-    "nope": 'Unknown command "nope". Available commands: intake, alarm, ledger, up, stop, resume, breaker, demo, ...',
+    "nope": 'Unknown command "nope". '
+    "Available commands: intake, alarm, ledger, up, stop, resume, breaker, approvals, ...",
     "doctor": 'Command "doctor" parameter --cluster requires an argument.',
 }
 

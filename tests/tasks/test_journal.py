@@ -15,6 +15,7 @@ from sqlalchemy import select, update
 
 import tasks
 from tasks import errors, timing
+from tasks.approvals import Agreement
 from tasks.claims import noted
 from tasks.journal import KEPT, MOST_LETTERS, Once, as_first_seen, once
 from tasks.ledger.database import open_ledger
@@ -305,6 +306,10 @@ RETURNED: dict[str, list[Any]] = {
     "cleared_meanwhile": [[], ANSWERS],
     "instances_are_normal": [[], ANSWERS],
     "restart_instance": DEEDS,
+    "restarted_by_hand": [[], DEEDS],
+    "bound_by_hand": DEEDS,
+    "look_at_cluster": [[], ANSWERS],
+    "agreement": [Agreement(go=True), Agreement(done_by="Ada", deeds=tuple(DEEDS))],
     "agency_is_bound": ANSWERS,
     "nodes_to_bind": [(), (NODE, Node(host="node-2")), *DEEDS],
     "bind_node": DEEDS,
