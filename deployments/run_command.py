@@ -11,12 +11,14 @@ from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun, Log
 from prefect.client.schemas.sorting import LogSort
 from prefect.exceptions import ObjectNotFound
+from prefect.utilities.urls import url_for
 from rich.console import Console
 from rich.text import Text
 
 from deployments.brake_commands import By, one_line, person
 from deployments.ending import run_until_ended
 from deployments.terminal import console, say
+from tasks.approvals import STARTED_BY
 from tasks.blocks import cluster_block
 from tasks.errors import ConfigurationError
 from tasks.models import Outcome
@@ -77,19 +79,13 @@ async def _run(parameters: dict[str, object], by: str, *, detach: bool) -> int:
             deployment.id,
             parameters=parameters,
             name=f"ALM-12110 {parameters['cluster']}",
-            tags=[f"started-by:{by}", f"cluster:{parameters['cluster']}"],
+            tags=[f"{STARTED_BY}{by}", f"cluster:{parameters['cluster']}"],
         )
         how = "dry run, nothing is changed" if parameters["dry_run"] else "not a dry run"
         out.print(Text(f"run {started.id} of {parameters['cluster']} ({how})"))
-        if link := client_link(client, started):
+        if link := url_for(started):
             out.print(Text(link))
         return 0 if detach else await _watched(client, out, started.id)
-
-
-def client_link(client: PrefectClient, run_: FlowRun) -> str:
-    """Where a person sees the run; empty where the server's address is not that of a UI."""
-    api = str(client.api_url).rstrip("/")
-    return f"{api.removesuffix('/api')}/runs/flow-run/{run_.id}" if api.endswith("/api") else ""
 
 
 async def _watched(client: PrefectClient, out: Console, run_: UUID) -> int:

@@ -10,6 +10,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.escalation import ticket_for, unwatch, watch
+from tasks.approvals import STARTED_BY
 from tasks.claims import claimed, goes_on_elsewhere, remembered, settled
 from tasks.connections import connected
 from tasks.errors import CannotTell, ConfigurationError, LedgerUnavailable, RemoteError, RunbookError
@@ -20,7 +21,7 @@ from tasks.models import Case, Outcome
 from tasks.trail import Trail
 
 Procedure = Callable[[Case, Trail], Awaitable[None]]
-BY_ALARM = "started-by:alarm"  # the tag of the deployments that alarms start
+BY_ALARM = f"{STARTED_BY}alarm"  # the tag of the deployments that alarms start
 
 
 async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any]:

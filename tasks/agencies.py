@@ -1,12 +1,13 @@
 """The cluster's agency: is one bound, and binding it. Steps 4, 5 and 6 of the page."""
 
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import timing
-from tasks.approvals import Agreement, agreement, by_hand
+from tasks.approvals import agreement, by_hand, deeds_of
 from tasks.bindings import agencies_of, bound, in_iam, somebody_s_change, unusable
 from tasks.blocks import Cluster
 from tasks.connections import Connection, connected
@@ -65,7 +66,7 @@ async def bind_agency(case: Case, alarms: Sequence[Alarm], *, so_far: str = "") 
     Source: ALM-12110, step 6 (Manage Agency); done through POST cloudservers/{id}/metadata of every node.
     """
     agreed_ = await agreement(case, "rebind", alarms, so_far)
-    async for deed in _said(case, agreed_):
+    async for deed in deeds_of(agreed_, partial(bound_by_hand, case)):
         yield deed
     if not agreed_.go:
         return
@@ -74,7 +75,8 @@ async def bind_agency(case: Case, alarms: Sequence[Alarm], *, so_far: str = "") 
         nodes = await nodes_to_bind(case, alarms)
         if isinstance(nodes, Deed):
             if nodes.by_hand and not case.dry_run:
-                async for deed in _said(case, await by_hand(case, "rebind", alarms, nodes.did, so_far)):
+                handed = await by_hand(case, "rebind", alarms, nodes.did, so_far)
+                async for deed in deeds_of(handed, partial(bound_by_hand, case)):
                     yield deed
             else:
                 yield nodes
@@ -92,20 +94,13 @@ async def bind_agency(case: Case, alarms: Sequence[Alarm], *, so_far: str = "") 
         yield Deed(host="", did=f"binding stopped ({error}){_in_part(bound_)}", at=timing.now(), ended=Outcome.ERROR)
 
 
-async def _said(case: Case, agreed_: Agreement) -> AsyncIterator[Deed]:
-    for deed in agreed_.deeds:
-        yield deed
-    if agreed_.done_by:
-        yield await bound_by_hand(case, agreed_.done_by)
-
-
 def _in_part(hosts: Sequence[str]) -> str:
     """What to add where binding stops between two nodes."""
     return f"; nodes bound before that, and left so: {', '.join(hosts) or 'none'}"
 
 
 @once("6 by hand")
-async def bound_by_hand(case: Case, who: str) -> Deed:
+async def bound_by_hand(case: Case, who: str) -> list[Deed]:
     """What the world shows of a binding that a person says to have made in the console.
 
     Source: ALM-12110, step 6; read as in step 5. Binding in the console is not seen to write ECS metadata at once.
@@ -118,9 +113,9 @@ async def bound_by_hand(case: Case, who: str) -> Deed:
     except RemoteError as error:
         verdict, words = Outcome.CANNOT_TELL, f"it cannot be read: {error}"
     if verdict == "y":
-        return Deed(host="", did=f"bound by hand by {who}: {words}", at=timing.now(), changed=True)
+        return [Deed(host="", did=f"bound by hand by {who}: {words}", at=timing.now(), changed=True)]
     why = f"{who} says that it was bound, and it does not show: {words}"
-    return Deed(host="", did=why, at=timing.now(), ended=Outcome.CANNOT_TELL)
+    return [Deed(host="", did=why, at=timing.now(), ended=Outcome.CANNOT_TELL)]
 
 
 @once("6 {alarms}")

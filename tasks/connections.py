@@ -1,9 +1,8 @@
 """The clients of one cluster, opened once and shared by all tasks of a run (and by all runs of a process)."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tasks.blocks import Cluster, cluster_block
 from tasks.clients.cts import Cts
@@ -12,6 +11,7 @@ from tasks.clients.iam import Iam
 from tasks.clients.manager import Manager
 from tasks.clients.mrs import Mrs
 from tasks.models import Case
+from tasks.sharing import shared
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,6 @@ class Connection:
     cts: Cts | None = None
 
 
-@dataclass
-class _Shared:
-    users: int = 0
-    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
-    connection: Connection | None = None
-    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
-
-
-_shared: dict[tuple[asyncio.AbstractEventLoop, str, bool], _Shared] = {}
-
-
 @asynccontextmanager
 async def connected(case: Case) -> AsyncIterator[Connection]:
     """The case's connection: made by the first who needs it, closed by the last who leaves.
@@ -46,19 +35,9 @@ async def connected(case: Case) -> AsyncIterator[Connection]:
     Raises:
         UnknownCluster, ConfigurationError: the cluster's block is missing or wrong.
     """
-    key = (asyncio.get_running_loop(), case.cluster, case.dry_run)
-    shared = _shared.setdefault(key, _Shared())
-    shared.users += 1
-    try:
-        async with shared.opening:
-            if shared.connection is None:
-                shared.connection = await _connect(case, shared.stack)
-        yield shared.connection
-    finally:
-        shared.users -= 1
-        if not shared.users:
-            del _shared[key]
-            await shared.stack.aclose()
+    what = ("connection", case.cluster, case.dry_run)
+    async with shared(what, lambda stack: _connect(case, stack)) as connection:
+        yield connection
 
 
 async def _connect(case: Case, stack: AsyncExitStack) -> Connection:

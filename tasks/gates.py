@@ -105,8 +105,7 @@ async def _the_mode_lets_it(case: Case, cluster: Cluster, action: Action, *, ask
 async def _nobody_stops_it(case: Case) -> None:
     async def read(session: AsyncSession, mine: Holding) -> Refused | None:
         episode = await session.get(Episode, mine.episode)
-        why, tripped = await braked(session, episode.cluster if episode else ""), await open_breaker(session)
-        return Refused(why, incident=tripped.id if tripped and why == stops(tripped) else "") if why else None
+        return await _refusal(session, await braked(session, episode.cluster if episode else ""))
 
     if refused := await looked_up(case, read):
         raise refused
@@ -132,11 +131,8 @@ async def intend(case: Case, cluster: Cluster, action: Action, target: str, host
         raise Refused(stopped)
     async with _at_the_ledger(case) as (session, mine):
         why = await _the_ledger_refuses(session, mine, cluster, action, target, host)
-        tripped = await open_breaker(session) if why else None
-        if why := why or await _lost(session, mine):
-            refused = Refused(why, incident=tripped.id if tripped and why == stops(tripped) else "")
-        else:
-            refused = None
+        refused = await _refusal(session, why or await _lost(session, mine))
+        if refused is None:
             session.add(
                 Intent(
                     attempt=mine.attempt,
@@ -164,6 +160,14 @@ async def may_go_on(case: Case) -> None:
         episode = await session.get(Episode, mine.episode)
         if why := await braked(session, episode.cluster if episode else "") or await _lost(session, mine):
             raise Refused(why)
+
+
+async def _refusal(session: AsyncSession, why: str) -> Refused | None:
+    """The refusal for this reason, with the incident where the breaker is the reason; None: there is no reason."""
+    if not why:
+        return None
+    tripped = await open_breaker(session)
+    return Refused(why, incident=tripped.id if tripped and why == stops(tripped) else "")
 
 
 @asynccontextmanager

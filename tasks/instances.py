@@ -2,13 +2,13 @@
 
 import logging
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from functools import partial
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import timing, waits
-from tasks.approvals import Agreement, agreement, by_hand
+from tasks.approvals import agreement, by_hand, deeds_of
 from tasks.connections import Connection, connected
 from tasks.errors import (
     CannotTell,
@@ -18,21 +18,17 @@ from tasks.errors import (
     OutcomeUnknown,
     Refused,
     RemoteError,
-    ServerTrouble,
     StepFailed,
-    Unreachable,
 )
 from tasks.gates import intend, kept_from, may_change
-from tasks.health import ABNORMAL, NORMAL, health
+from tasks.health import ABNORMAL, health
 from tasks.intents import begun_before, command_is, seen_to_its_end
 from tasks.journal import once
 from tasks.models import Alarm, Answer, Case, Deed, Instance, ManagedHost, Node, Outcome, hosts_of
+from tasks.restarts import follow
 from tasks.retrying import DELAYS, RETRIES, may_pass
 
-LOOK_EVERY = 10.0  # seconds of the cluster's time, as everything below
-TRANSITION_TAKES = 600.0
-RESTART_TAKES = 1800.0
-NO_SIGN = 600.0  # so long a restart is looked for of which is not known whether it was sent
+TRANSITION_TAKES = 600.0  # seconds of the cluster's time
 RESTARTS_PER_RUN = 3
 
 logger = logging.getLogger("runbooks")
@@ -132,7 +128,7 @@ async def restart_instances(case: Case, alarms: Sequence[Alarm], *, so_far: str 
     Source: ALM-12110, step 3.
     """
     agreed = await agreement(case, "restart", alarms, so_far)
-    async for deed in _said(case, alarms, agreed):
+    async for deed in deeds_of(agreed, partial(restarted_by_hand, case, alarms)):
         yield deed
     if not agreed.go:
         return
@@ -152,21 +148,14 @@ async def restart_instances(case: Case, alarms: Sequence[Alarm], *, so_far: str 
             deed = Deed(host=alarm.host, did=f"not restarted: {error}", at=timing.now(), ended=Outcome.ERROR)
         if deed.by_hand and not case.dry_run:
             left = alarms[alarms.index(alarm) :]
-            async for each in _said(case, left, await by_hand(case, "restart", left, deed.did, so_far)):
+            handed = await by_hand(case, "restart", left, deed.did, so_far)
+            async for each in deeds_of(handed, partial(restarted_by_hand, case, left)):
                 yield each
             return
         restarts += deed.changed
         if deed.ended in (Outcome.ERROR, Outcome.CANNOT_TELL):
             stopped = f"the restart on {alarm.host} did not go as it should"
         yield deed
-
-
-async def _said(case: Case, alarms: Sequence[Alarm], agreed: Agreement) -> AsyncIterator[Deed]:
-    for deed in agreed.deeds:
-        yield deed
-    if agreed.done_by:
-        for deed in await restarted_by_hand(case, alarms, agreed.done_by):
-            yield deed
 
 
 @once("3 by hand {alarms}")
@@ -225,7 +214,7 @@ async def _restarted(case: Case, connection: Connection, alarm: Alarm) -> Deed:
     host = alarm.host
     try:
         if begun := await begun_before(case, "3", host):
-            return await _follow(
+            return await follow(
                 connection, Instance.model_validate_json(begun.before), begun.command, begun.at, sure=False
             )
         verdict, words = (await look_at_instances.fn(case, [alarm], host))[host]
@@ -255,62 +244,4 @@ async def _restart(case: Case, connection: Connection, instance: Instance) -> De
             await command_is(case, "3", instance.host, command)
     except LedgerUnavailable as error:  # it has been sent: what counts now is how it ends
         logger.warning("that Manager calls the restart %s is not in the ledger: %s", command, error)
-    return await _follow(connection, instance, command, sent)
-
-
-async def _follow(connection: Connection, before: Instance, command: str, sent: datetime, *, sure: bool = True) -> Deed:
-    """As `_end_of_restart`; where it cannot be followed it says that the restart was sent, or was to be."""
-    try:
-        return await _end_of_restart(connection, before, command, sent, sure=sure)
-    except RemoteError as error:
-        named = f"command {command}" if command else "its command is not known"
-        what = "was sent" if sure or command else "was about to be sent"
-        raise CannotTell(f"a restart {what} at {sent:%H:%M:%S} ({named}) and cannot be followed: {error}") from error
-
-
-async def _end_of_restart(
-    connection: Connection, before: Instance, command: str, sent: datetime, *, sure: bool
-) -> Deed:
-    """Read the world until the restart has ended; the instance's start time proves that it happened.
-
-    Without a command (its answer was lost, or an OMS switchover forgot it) only the instance itself tells.
-    """
-    manager, cluster, host = connection.manager, connection.cluster, before.host
-    takes = RESTART_TAKES if sure or command else NO_SIGN
-    until = timing.later(takes, since=timing.now(), speed=cluster.speed)
-    seen = "nothing was seen of it"
-    async for _ in timing.looks(until, every=LOOK_EVERY, speed=cluster.speed):
-        complete = False
-        try:
-            if command:
-                state = await manager.command(command)
-                if state.state == "FAILED":
-                    raise StepFailed(f"Manager's command {command} ({state.name}) failed: {list(state.failed)}")
-                complete = state.state == "COMPLETE"
-                if not complete:
-                    seen = f"command {command} is {state.state}"
-                    continue
-            rows = [row for row in await manager.instances(cluster.meta_service) if row.host == host]
-        except NotOffered:
-            command = ""  # Manager no longer knows the command: go on by the instance
-            continue
-        except (Unreachable, ServerTrouble) as error:
-            seen = str(error)
-            continue
-        if len(rows) > 1:
-            what = f"Manager lists {len(rows)} Meta instances on {host} since, not one"
-            raise CannotTell(f"a restart was sent at {sent:%H:%M:%S}, and which one it was cannot be told: {what}")
-        after = rows[0] if rows else before
-        # Manager's clock may have jumped either way; a start time that was never told proves nothing by itself.
-        moved = after.started is not None and after.started != before.started
-        restarted = moved and (complete or before.started is not None)
-        seen = f"the instance is {after.status!r}, started {after.started}"
-        if restarted and after.status.lower() in NORMAL | ABNORMAL:
-            did = f"restarted (command {command or 'unknown'}): it is {after.status!r} now, was {before.status!r}"
-            return Deed(host=host, did=did, at=timing.now(), changed=True)
-    if takes == NO_SIGN:
-        never = "it is never sent twice, for it may come yet"
-        raise CannotTell(
-            f"a restart was about to be sent at {sent:%H:%M:%S}, and there is no sign of it ({seen}): {never}"
-        )
-    raise CannotTell(f"a restart was sent at {sent:%H:%M:%S} and how it ended cannot be seen: {seen}")
+    return await follow(connection, instance, command, sent)

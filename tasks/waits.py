@@ -6,9 +6,9 @@ without a deployment (a notebook, a test) waits in place, and so do waits that a
 """
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
@@ -30,6 +30,8 @@ AHEAD = timedelta(seconds=5)  # a run must not be picked up, by a worker that lo
 WAITING = "AwaitingRetry"
 NO_ERRORS = tuple(f"Finished in state {name}" for name in (WAITING, "Running", "Suspended"))
 ASK_AGAIN = 5.0  # seconds, while Prefect does not answer
+AWAY = (httpx.HTTPError, PrefectHTTPStatusError, OSError)
+T = TypeVar("T")
 
 logger = logging.getLogger("runbooks")
 
@@ -75,13 +77,7 @@ def short() -> timedelta:
 async def _become_a_row(case: Case, until: datetime) -> State[Any] | None:
     """None: it is being cancelled, so it waits here for whoever stops it."""
     async with get_client() as client:
-        while True:
-            try:
-                state = await _wait(client, UUID(case.run), until)
-                break
-            except (httpx.HTTPError, PrefectHTTPStatusError, OSError) as error:
-                logger.warning("Prefect does not take the wait until %s (%s): it is asked again", until, error)
-                await timing.pause(ASK_AGAIN)
+        state = await insist(f"the wait until {until}", lambda: _wait(client, UUID(case.run), until))
         if state is None or state.name != WAITING:
             return state
         try:
@@ -90,7 +86,7 @@ async def _become_a_row(case: Case, until: datetime) -> State[Any] | None:
                 await _wait(client, UUID(case.run), timing.now())
         except LedgerUnavailable as error:  # its lease ends by itself
             logger.warning("the ledger does not know that this run waits: %s", error)
-        except (httpx.HTTPError, PrefectHTTPStatusError, OSError) as error:  # the intake wakes it
+        except AWAY as error:  # the intake wakes it
             logger.warning("an alarm was cleared, and Prefect does not take that now: %s", error)
         return state
 
@@ -113,6 +109,16 @@ async def _wait(client: PrefectClient, run: UUID, until: datetime) -> State[Any]
     if result.state is None or result.state.name != WAITING:
         return None
     return await cancelled_in_between(client, run) or result.state
+
+
+async def insist(what: str, ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask Prefect, and again for as long as it does not take it: a run that cannot leave goes on asking."""
+    while True:
+        try:
+            return await ask()
+        except AWAY as error:
+            logger.warning("Prefect does not take %s (%s): it is asked again", what, error)
+            await timing.pause(ASK_AGAIN)
 
 
 async def cancelled_in_between(client: PrefectClient, run: UUID) -> State[Any] | None:

@@ -32,6 +32,7 @@ WITHOUT_PREFECT = (
     "tasks.errors",
     "tasks.home",
     "tasks.timing",
+    "tasks.sharing",
     "tasks.windows",
     "tasks.brakes",
     "tasks.claims",

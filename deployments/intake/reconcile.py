@@ -10,6 +10,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelled, Completed, Failed, Scheduled
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from deployments.intake.dispatch import Dispatcher
 from deployments.intake.events import tell_episode
@@ -18,6 +19,7 @@ from deployments.intake.prefect_server import PAGE, PrefectAway, asking, flow_ru
 from tasks import timing
 from tasks.brakes import stop_file
 from tasks.errors import ConfigurationError, LedgerUnavailable
+from tasks.ledger.approval_tables import Approval
 from tasks.ledger.approving import Decision, answered, decide, open_questions
 from tasks.ledger.braking import brakes, open_breaker
 from tasks.ledger.database import Ledger
@@ -123,6 +125,7 @@ class Reconciler:
                 await prune(session, now)
                 self._pruned = now
             dubious, over = await suspects(session, now), await through(session, now)
+            decided = await self._decided(session, now)
             resting = await waiting(session, after=self._looked_at, most=PAGE)
             waited = (await overdue(session, now)).total_seconds()
             tripped, braking = await open_breaker(session), await brakes(session)
@@ -143,23 +146,16 @@ class Reconciler:
             if verdict(episode, runs.get(run_of(episode)), timing.now(), segments=segments) != "leave":
                 await self._settle(client, episode, segments)
         await self._finish(client, over)
-        await self._go_on(client)
+        await _go_on(client, decided)
 
-    async def _go_on(self, client: PrefectClient) -> None:
-        """Let runs go on for which a person has decided elsewhere than by the form, or nobody in time."""
-        now = timing.now()
-        async with self._ledger.writing() as session:
-            asked = await open_questions(session)
-            for question in asked:
-                if question.expires <= now:
-                    await decide(session, question, Decision("expired", "nobody", "the time is over"), now)
-            decided = await answered(session)
+    async def _decided(self, session: AsyncSession, now: datetime) -> list[Approval]:
+        """What persons were asked and is decided, by nobody where the time is over."""
+        asked = await open_questions(session)
+        for question in asked:
+            if question.expires <= now:
+                await decide(session, question, Decision("expired", "nobody", "the time is over"), now)
         self._metrics.approvals.set(len(asked))
-        runs = await flow_runs(client, *(question.run for question in decided))
-        for question in decided:
-            run = runs.get(question.run)
-            if run and run.state and run.state.is_paused() and run.state.state_details.pause_key == question.key:
-                await _say(client, run, Scheduled(message=f"{question.decision} by {question.by}"))
+        return await answered(session)
 
     async def _file(self, tripped: Breaker) -> None:
         """A person is told, once."""
@@ -244,6 +240,15 @@ async def _segments(client: PrefectClient) -> list[str]:
     with asking():
         pools = await client.read_work_pools(limit=PAGE)
     return [pool.name for pool in pools if pool.type == SEGMENTS]
+
+
+async def _go_on(client: PrefectClient, decided: Sequence[Approval]) -> None:
+    """Let runs go on for which a person has decided elsewhere than by the form, or nobody in time."""
+    runs = await flow_runs(client, *(question.run for question in decided))
+    for question in decided:
+        run = runs.get(question.run)
+        if run and run.state and run.state.is_paused() and run.state.state_details.pause_key == question.key:
+            await _say(client, run, Scheduled(message=f"{question.decision} by {question.by}"))
 
 
 async def _say(client: PrefectClient, run: FlowRun, state: State[Any]) -> None:

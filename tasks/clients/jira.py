@@ -15,7 +15,7 @@ from pydantic import Field
 
 from tasks.clients.answers import understood
 from tasks.clients.http import Api
-from tasks.clients.ticketing import Account, Change, Shown, cut, in_one_line, made
+from tasks.clients.ticketing import Account, Change, Shown, api_of, cut, in_one_line, made
 from tasks.errors import Rejected, ServerTrouble
 from tasks.models import Frozen, Text
 
@@ -90,15 +90,8 @@ async def is_usable(account: Account) -> str:
 
 
 def _api(account: Account) -> Api:
-    return Api(
-        "Jira",
-        f"{account.url.rstrip('/')}/rest/api/3",
-        auth=Shown("Bearer", account.secret, account.user),
-        verify=account.verify,
-        dry_run=False,
-        patience=account.patience,
-        transport=account.transport,
-    )
+    auth = Shown("Bearer", account.secret, account.user)
+    return api_of(account, "Jira", f"{account.url.rstrip('/')}/rest/api/3", auth)
 
 
 async def _found(api: Api, change: Change) -> str:

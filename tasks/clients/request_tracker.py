@@ -13,7 +13,7 @@ from pydantic import Field
 
 from tasks.clients.answers import understood
 from tasks.clients.http import Api
-from tasks.clients.ticketing import Account, Change, Shown, in_one_line, made
+from tasks.clients.ticketing import Account, Change, Shown, api_of, in_one_line, made
 from tasks.errors import Rejected
 from tasks.models import Frozen, Text
 
@@ -68,15 +68,8 @@ async def is_usable(account: Account) -> str:
 
 
 def _api(account: Account) -> Api:
-    return Api(
-        "Request Tracker",
-        f"{account.url.rstrip('/')}/REST/2.0",
-        auth=Shown("token", account.secret, account.user),
-        verify=account.verify,
-        dry_run=False,
-        patience=account.patience,
-        transport=account.transport,
-    )
+    auth = Shown("token", account.secret, account.user)
+    return api_of(account, "Request Tracker", f"{account.url.rstrip('/')}/REST/2.0", auth)
 
 
 async def _found(api: Api, change: Change) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import httpx
 
 from tasks.clients.answers import Model, understood
-from tasks.clients.http import Patience
+from tasks.clients.http import Api, Patience
 from tasks.errors import OutcomeUnknown, ServerTrouble
 
 Kind = Literal["file", "comment", "resolve", "reopen"]
@@ -86,6 +86,19 @@ class Shown(httpx.Auth):
         """Add the header."""
         request.headers["Authorization"] = self._value
         yield request
+
+
+def api_of(account: Account, name: str, address: str, auth: httpx.Auth | None) -> Api:
+    """A client of the account's system at this address."""
+    return Api(
+        name,
+        address,
+        auth=auth,
+        verify=account.verify,
+        dry_run=False,
+        patience=account.patience,
+        transport=account.transport,
+    )
 
 
 def made(call: str, model: type[Model], content: Any) -> Model:

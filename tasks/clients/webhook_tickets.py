@@ -4,8 +4,7 @@ from typing import Any
 
 import httpx
 
-from tasks.clients.http import Api
-from tasks.clients.ticketing import Account, Change, Shown
+from tasks.clients.ticketing import Account, Change, Shown, api_of
 
 
 async def webhook(account: Account, change: Change) -> str:
@@ -20,15 +19,8 @@ async def webhook(account: Account, change: Change) -> str:
     Source: the header is that of the IETF draft "The Idempotency-Key HTTP Header Field".
     """
     address = httpx.URL(account.url)
-    async with Api(
-        "ticket webhook",
-        str(address.copy_with(path="/", query=None)),
-        auth=Shown("Bearer", account.secret) if account.secret else None,
-        verify=account.verify,
-        dry_run=False,
-        patience=account.patience,
-        transport=account.transport,
-    ) as api:
+    auth = Shown("Bearer", account.secret) if account.secret else None
+    async with api_of(account, "ticket webhook", str(address.copy_with(path="/", query=None)), auth) as api:
         body = {
             "correlation": change.correlation,
             "number": change.n,

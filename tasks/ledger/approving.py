@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks.ledger.approval_tables import Approval
@@ -51,19 +51,13 @@ async def put(session: AsyncSession, holding: Holding, question: Approval) -> Ap
 
 
 async def decide(session: AsyncSession, question: Approval, decision: Decision, now: datetime) -> bool:
-    """Write down what was decided; False: it was decided before, or its time is over."""
-    mine = update(Approval).where(
-        Approval.attempt == question.attempt,
-        Approval.step == question.step,
-        Approval.kind == question.kind,
-        Approval.decision == "",
-    )
-    if decision.decided != "expired":
-        mine = mine.where(Approval.expires > now)
-    values = {"decision": decision.decided, "by": decision.by, "channel": decision.channel}
-    more = {"comment": decision.comment, "not_before": decision.not_before, "decided": now}
-    done = await session.execute(mine.values(**values, **more).returning(Approval.key))
-    return done.first() is not None
+    """Write down what was decided; False: it was decided before, or its time is over. Whoever writes does so alone."""
+    row = await session.get(Approval, (question.attempt, question.step, question.kind))
+    if row is None or row.decision or (decision.decided != "expired" and row.expires <= now):
+        return False
+    row.decision, row.by, row.channel = decision.decided, decision.by, decision.channel
+    row.comment, row.not_before, row.decided = decision.comment, decision.not_before, now
+    return True
 
 
 async def open_questions(session: AsyncSession) -> list[Approval]:

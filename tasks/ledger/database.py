@@ -5,7 +5,6 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import URL, event, make_url, text
@@ -18,6 +17,7 @@ from tasks.errors import ConfigurationError, LedgerUnavailable
 from tasks.home import home
 from tasks.ledger.failures import is_unavailable
 from tasks.ledger.schema import HEAD, NEWER, current_revision, is_known, upgrade
+from tasks.sharing import shared
 
 URL_VARIABLE = "RUNBOOKS_LEDGER_URL"
 WRITERS = 8_117_212_110  # key of the PostgreSQL advisory lock that a writer holds until its commit
@@ -157,16 +157,6 @@ async def open_ledger(url: URL | None = None) -> AsyncIterator[Ledger]:
         await ledger.close()
 
 
-@dataclass
-class _Shared:
-    users: int = 0
-    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
-    ledger: Ledger | None = None
-
-
-_shared: dict[tuple[asyncio.AbstractEventLoop, str], _Shared] = {}
-
-
 @asynccontextmanager
 async def shared_ledger() -> AsyncIterator[Ledger]:
     """The ledger, opened by the first of a process who needs it and closed by the last: many runs, few connections.
@@ -175,26 +165,9 @@ async def shared_ledger() -> AsyncIterator[Ledger]:
         ConfigurationError, LedgerUnavailable: as in `open_ledger`.
     """
     url = ledger_url()
-    key = (asyncio.get_running_loop(), url.render_as_string(hide_password=False))
-    shared = _shared.setdefault(key, _Shared())
-    shared.users += 1
-    try:
-        async with shared.opening:
-            if shared.ledger is None:
-                ledger = Ledger(_engine(url))
-                try:
-                    await check_schema(ledger)
-                except (ConfigurationError, LedgerUnavailable):
-                    await ledger.close()
-                    raise
-                shared.ledger = ledger
-        yield shared.ledger
-    finally:
-        shared.users -= 1
-        if not shared.users:
-            del _shared[key]
-            if shared.ledger:
-                await shared.ledger.close()
+    what = ("ledger", url.render_as_string(hide_password=False))
+    async with shared(what, lambda stack: stack.enter_async_context(open_ledger(url))) as ledger:
+        yield ledger
 
 
 async def check_schema(ledger: Ledger) -> None:

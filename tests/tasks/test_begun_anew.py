@@ -45,6 +45,15 @@ async def broken(cluster: World, connection: Connection) -> tuple[Alarm, Instanc
     return alarm, next(each for each in found if each.host == cluster.host)
 
 
+async def restarted(cluster: World, connection: Connection) -> tuple[Alarm, str]:
+    """The run has set out to restart the first host's instance and sent it; the alarm, and the command's id."""
+    alarm, before = await broken(cluster, connection)
+    await intend(
+        a_case(cluster), connection.cluster, "restart", cluster.host, cluster.host, before=before.model_dump_json()
+    )
+    return alarm, await connection.manager.restart(connection.cluster.meta_service, before)
+
+
 def done(cluster: World) -> list[tuple[str, str]]:
     """What was changed in the region."""
     return [(entry.action, entry.target) for entry in cluster.region.log]
@@ -74,9 +83,7 @@ async def test_a_restart_that_was_sent(world: Worlds, known: bool) -> None:
         cluster.raises_the_alarm()
         case, host = a_case(cluster), cluster.host
         async with segment(cluster) as connection:
-            alarm, before = await broken(cluster, connection)
-            await intend(case, connection.cluster, "restart", host, host, before=before.model_dump_json())
-            command = await connection.manager.restart(connection.cluster.meta_service, before)
+            alarm, command = await restarted(cluster, connection)
             if known:
                 await command_is(case, "3", host, command)
         async with segment(cluster):
@@ -93,9 +100,7 @@ async def test_a_restart_whose_instance_is_listed_twice_afterwards(world: Worlds
         cluster.raises_the_alarm()
         case, host = a_case(cluster), cluster.host
         async with segment(cluster) as connection:
-            alarm, before = await broken(cluster, connection)
-            await intend(case, connection.cluster, "restart", host, host, before=before.model_dump_json())
-            await connection.manager.restart(connection.cluster.meta_service, before)
+            alarm, _ = await restarted(cluster, connection)
         cluster.breaks("instance-duplicated")
         async with segment(cluster):
             deed = await restart_instance.fn(case, alarm)

@@ -307,7 +307,7 @@ RETURNED: dict[str, list[Any]] = {
     "instances_are_normal": [[], ANSWERS],
     "restart_instance": DEEDS,
     "restarted_by_hand": [[], DEEDS],
-    "bound_by_hand": DEEDS,
+    "bound_by_hand": [[], DEEDS],
     "look_at_cluster": [[], ANSWERS],
     "agreement": [Agreement(go=True), Agreement(done_by="Ada", deeds=tuple(DEEDS))],
     "agency_is_bound": ANSWERS,

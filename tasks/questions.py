@@ -1,0 +1,91 @@
+"""A question is put to a person by a form in the Prefect UI, and the run that asks becomes a row; and its answer.
+
+The form is in Prefect before the run is suspended, and the question in the ledger before that: whatever dies in
+between, the run begun anew finds an answer or puts the question again.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.exceptions import Pause
+from prefect.input.actions import aread_flow_run_input
+from prefect.input.run_input import keyset_from_base_key, keyset_from_paused_state
+from prefect.states import Suspended
+from prefect.utilities.engine import propose_state
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tasks import timing
+from tasks.claims import noted
+from tasks.forms import WHAT, action_of, form_of, said, words
+from tasks.ledger.approval_tables import Approval
+from tasks.ledger.approving import Decision, decide, put
+from tasks.ledger.episodes import Holding, let_go
+from tasks.models import Case
+from tasks.notifications import notify
+from tasks.waits import insist
+
+STOPPED_WITHIN = 30.0  # seconds in which a run that is being cancelled is stopped
+
+
+async def ask(case: Case, question: Callable[[Holding], Approval], told: Sequence[str]) -> NoReturn:
+    """Put the question, and become a row.
+
+    Args:
+        question: what is asked by a run that holds this.
+        told: who else is told, as in `notify`.
+
+    Raises:
+        Pause: always; the run is begun anew when somebody has answered, or nobody in time.
+    """
+    asked, state = await insist("the question", lambda: _suspended(case, question))
+    if not state.is_paused():  # a person cancels the run, and somebody stops it
+        await timing.pause(STOPPED_WITHIN)
+        raise Pause
+    await notify(told, f"{WHAT[action_of(asked)]}? {asked.cluster}", f"{words(asked)}\n\n{asked.link}")
+    raise Pause(state=state)
+
+
+async def _suspended(case: Case, question: Callable[[Holding], Approval]) -> tuple[Approval, State[Any]]:
+    """The question as it was put, and the run's state then."""
+    asked = await noted(case, lambda session, mine: put(session, mine, question(mine)))
+    # Without a time of Prefect's own: a suspension that times out fails, and no code of ours runs.
+    suspended: State[Any] = Suspended(timeout_seconds=None, pause_key=asked.key)
+    keyset = keyset_from_paused_state(suspended)
+    suspended.state_details.run_input_keyset = dict(keyset.items())
+    await form_of(asked).with_initial_data(description=words(asked)).asave(keyset, UUID(case.run))
+    await noted(case, let_go)  # before the state, for somebody may answer at once
+    async with get_client() as client:
+        return asked, await propose_state(client, suspended, flow_run_id=UUID(case.run))
+
+
+async def answer_to(case: Case, asked: Approval) -> Decision | None:
+    """What was decided, in the ledger or by the form that the run came back from; None: nothing yet."""
+    if asked.decision:
+        return _decision(asked)
+    now = timing.wall()
+    answer = await _filled_in(case, asked)
+    if answer is None and asked.expires > now:
+        return None
+    late = Decision("expired", "nobody", "the answer came too late" if answer else "the time is over")
+
+    async def write(session: AsyncSession, mine: Holding) -> Approval | None:
+        if answer is None or not await decide(session, asked, answer, now):
+            await decide(session, asked, late, now)
+        return await session.get(Approval, (asked.attempt, asked.step, asked.kind))
+
+    found = await noted(case, write)
+    return _decision(found) if found is not None else None
+
+
+def _decision(asked: Approval) -> Decision:
+    return Decision(asked.decision, asked.by, asked.channel, asked.comment, asked.not_before)  # type: ignore[arg-type]
+
+
+async def _filled_in(case: Case, asked: Approval) -> Decision | None:
+    """What the form says; None: nobody has filled it in, and the run goes on for another reason."""
+    key = keyset_from_base_key(f"suspended-{asked.key}")["response"]
+    filled = await insist("to be asked for an answer", lambda: aread_flow_run_input(key, flow_run_id=UUID(case.run)))
+    return said(asked, filled) if filled else None
