@@ -83,6 +83,7 @@ class Cloud(Block):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     project_id: str = Field(description="Project id, from the console's My Credentials.")
+    region: str = Field("", description="For example eu-de; sweeps can be asked for the clusters of one region.")
     domain_id: str = Field(description="Account (domain) id, needed to look an agency up in IAM.")
     mrs_url: str = Field(description="For example https://mrs.eu-de.otc.t-systems.com")
     ecs_url: str = Field(description="For example https://ecs.eu-de.otc.t-systems.com")
@@ -158,6 +159,19 @@ class Cluster(Block):
     source: str = Field(description="The cluster's name as alarms report it (Source); only looks the cluster up.")
     manager: Manager
     cloud: Cloud
+    changing_manager: Manager | None = Field(
+        None,
+        title="Manager for changes",
+        description="The same Manager with a user that may operate the Meta service. Empty: the one that reads.",
+    )
+    changing_cloud: Cloud | None = Field(
+        None,
+        title="Cloud for changes",
+        description="The same project with a key that may change servers' metadata. Empty: the one that reads.",
+    )
+    labels: dict[str, str] = Field(
+        default={}, description='For choosing clusters, e.g. {"team": "payments", "stage": "production"}.'
+    )
     mode: Mode = Field(
         "approve",
         description="observe: change nothing. approve: a person must agree. auto: change what the gates let pass.",

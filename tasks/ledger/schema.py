@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from tasks.errors import ConfigurationError
 
-HEAD = "0004"
+HEAD = "0005"
 MIGRATIONS = Path(__file__).with_name("migrations")
 NEWER = "is of a newer version of this program, or of another one: update the program, or name another ledger"
 

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks.errors import ConfigurationError, LedgerUnavailable
-from tasks.ledger import approval_tables, evidence_tables, ticket_tables
+from tasks.ledger import approval_tables, evidence_tables, fleet_tables, ticket_tables
 from tasks.ledger.columns import Table as Tables
 from tasks.ledger.database import (
     DRIVERS,
@@ -35,7 +35,7 @@ from tasks.ledger.tables import Cluster, Episode, Occurrence, SourceRow
 from tests.conftest import order
 from tests.ledger.conftest import NOW, a_cluster, with_driver
 
-TABLES = (approval_tables, evidence_tables, ticket_tables)  # only what is imported is compared
+TABLES = (approval_tables, evidence_tables, fleet_tables, ticket_tables)  # only what is imported is compared
 
 pytestmark = pytest.mark.anyio
 ADVICE = "write it like postgresql://user@host:5432/runbooks or sqlite:////var/lib/runbooks/ledger.db"
