@@ -4,7 +4,7 @@ PYTHON ?= python3
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 
-.PHONY: help demo test test-fast crash lint lock bench bench-intake bench-waits
+.PHONY: help demo test test-fast crash lint lock bench bench-intake bench-waits bench-sweep
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -16,8 +16,8 @@ help: ## list the targets
 	@.venv/bin/pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch .venv/ready
 
-demo: .venv/ready ## break a pretend cluster and watch its repair; SCENARIO=all, PROFILE=documented, KEEP=1
-	@.venv/bin/runbooks demo $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(KEEP),--keep)
+demo: .venv/ready ## break a pretend cluster and watch its repair; SCENARIO=all, PROFILE=documented, FLEET=50, KEEP=1
+	@.venv/bin/runbooks demo $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(FLEET),--fleet $(FLEET)) $(if $(KEEP),--keep)
 
 test: .venv/ready ## all tests, the slow part on a Prefect server of its own
 	@echo "running all tests (about twenty minutes; make test-fast leaves the Prefect server out) ..."
@@ -37,11 +37,14 @@ lock: .venv/ready ## write requirements.lock anew: all versions with hashes, no 
 	@.venv/lock/bin/uv pip compile pyproject.toml --extra test --universal --generate-hashes --no-emit-index-url \
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock
 
-bench: ## all benchmarks, also where a target of one is missed; JSON=x.json writes x-intake.json and x-waits.json
-	@$(MAKE) --no-print-directory --keep-going bench-intake bench-waits
+bench: ## all benchmarks, also where a target of one is missed; JSON=x.json writes x-intake.json, x-waits.json and x-sweep.json
+	@$(MAKE) --no-print-directory --keep-going bench-intake bench-waits bench-sweep
 
 bench-intake: .venv/ready ## how fast alarms are taken in, and what plain Prefect does with them (half an hour); JSON=x.json: x-intake.json
 	@.venv/bin/python -m tests.bench.intake $(if $(JSON),--json $(basename $(JSON))-intake.json)
 
 bench-waits: .venv/ready ## what runs that wait cost, beside plain Prefect (over an hour; needs PostgreSQL); QUICK=1, ONLY=storm,late, JSON=x.json: x-waits.json
 	@.venv/bin/python -m tests.bench.waits $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json $(basename $(JSON))-waits.json)
+
+bench-sweep: .venv/ready ## what a sweep over 100, 1,000 and 5,000 clusters costs, beside a bare script (quarter of an hour); SIZES=100,1000, JSON=x.json: x-sweep.json
+	@.venv/bin/python -m tests.bench.sweep $(if $(SIZES),--sizes $(SIZES)) $(if $(JSON),--json $(basename $(JSON))-sweep.json)

@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Literal
 
 import httpx
@@ -16,16 +17,20 @@ from rich.text import Text
 
 from deployments.approval_commands import approvals, approve, approvers
 from deployments.brake_commands import breaker, resume, stop
+from deployments.cluster_commands import clusters
 from deployments.demo import Demo
-from deployments.doctor import doctor as examine
+from deployments.doctor.command import doctor as examine
+from deployments.doctor.command import doctor_of_all as examine_all
 from deployments.emulator.faults import FAULTS
 from deployments.emulator.region import Region
 from deployments.emulator.serve import serve
 from deployments.ending import run_until_ended, serve_until_told
+from deployments.fleet_demo import SMALLEST, FleetDemo
 from deployments.intake_commands import alarm, intake, ledger, prefect_is_known
 from deployments.run_command import run
 from deployments.scenarios import SCENARIOS, Profile
 from deployments.status_commands import evidence, status, why
+from deployments.sweep_commands import sweep
 from deployments.terminal import console, sentence
 from deployments.ticket_commands import tickets
 from deployments.up import up
@@ -55,6 +60,8 @@ for each in (
     status,
     why,
     evidence,
+    sweep,
+    clusters,
 ):
     app.command(each)
 
@@ -73,12 +80,14 @@ def demo(
     fault: tuple[str, ...] = (),
     trouble: tuple[str, ...] = (),
     speed: Speed = 60.0,
+    fleet: Annotated[int | None, Parameter(validator=Number(gte=SMALLEST, lte=500))] = None,
+    report: Path = Path("fleet-report.html"),
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
     keep: bool = False,
 ) -> int:
     """Break a pretend cluster, let its alarm arrive, watch the repair. Needs nothing but this machine.
 
-    Exit code 0 when every scenario ended as it must, 1 when one did not.
+    Exit code 0 when everything ended as it must, 1 when it did not.
 
     Parameters
     ----------
@@ -92,11 +101,20 @@ def demo(
         HTTP trouble, "KIND METHOD PATH-GLOB [TIMES]", e.g. "503 GET */alarms 3" or "answer-lost POST */metadata".
     speed
         How many times faster the pretend region's time runs, at most 1000.
+    fleet
+        Instead of scenarios: so many clusters, some broken in different ways; a sweep, its report, the repair.
+    report
+        Where the fleet's report is written to.
     as_json
         One JSON object per scenario on standard output, the last line for one scenario; progress goes to stderr.
     keep
         Leave everything running at the end, for a look at the Prefect UI.
     """
+    if fleet is not None:
+        if fault or trouble or as_json or profile != "assumed" or scenario != "crashed+unbound":
+            raise ConfigurationError("--fleet breaks its clusters itself: add --speed, --report or --keep only")
+        fleet_demo = FleetDemo(fleet, speed=speed, report=report, console=console())
+        return 0 if run_until_ended(fleet_demo.play(keep=keep)) else 1
     names = list(SCENARIOS) if scenario == "all" else [scenario]
     out = console(stderr=as_json)
     played = Demo(names, profile=profile, speed=speed, faults=fault, trouble=trouble, console=out)
@@ -152,13 +170,40 @@ def emulator(
 
 
 @app.command
-def doctor(cluster: str) -> int:
-    """Call every read route the runbook uses against a cluster; say what answered and what that means. Changes nothing.
+def doctor(
+    cluster: str = "",
+    /,
+    *,
+    all_: Annotated[bool, Parameter(name="--all", negative=())] = False,
+    select: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    forget: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Ask every read route the runbook uses; say what answered, what to settle, and what runs will do. Changes nothing.
 
-    Exit code 0 when all of them answered, 1 when one did not, 2 when the cluster's block cannot be used.
+    What answered is kept: where a route that a change needs never did, runs hand that change to a person.
+    Exit code 0 when the runbook can run (it sees the alarms, or the nodes at least), 1 when it cannot on one of the
+    clusters, 2 when the cluster's block cannot be used.
+
+    Parameters
+    ----------
+    cluster
+        The name of its block; or --all.
+    all_
+        Every cluster, one line each, and what is to be settled by its cause.
+    select
+        With --all: only clusters with LABEL=VALUE; also region=, cloud=, mode=, name=GLOB. All given must match.
+    as_json
+        One JSON object on standard output; with --all a list of them.
+    forget
+        Forget what never answered before, e.g. after an upgrade of Manager: the next run tries a restart again.
     """
+    if all_ == bool(cluster) or (select and not all_):
+        raise ConfigurationError("name one cluster, or give --all, with --select if not all are meant")
     prefect_is_known()
-    return run_until_ended(examine(cluster, console()))
+    if all_:
+        return run_until_ended(examine_all(select, as_json=as_json, forget=forget))
+    return run_until_ended(examine(cluster, as_json=as_json, forget=forget))
 
 
 app.command(tickets)

@@ -1,26 +1,19 @@
-"""`runbooks demo`: a cluster breaks, its alarm arrives as a syslog line, and a real Prefect server runs the repair.
-
-Everything is started for the demo, on loopback and on free ports, in a folder of its own, and ended with it.
-"""
+"""`runbooks demo`: a cluster breaks, its alarm arrives as a syslog line, and a real Prefect server runs the repair."""
 
 import asyncio
 import json
 import os
-import signal
-import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from uuid import UUID
 
-from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
-    ArtifactFilterType,
+    ArtifactFilterKey,
     LogFilter,
     LogFilterFlowRunId,
 )
@@ -32,23 +25,16 @@ from sqlalchemy import select
 from deployments.emulated_blocks import cloud_block, cluster_block, manager_block
 from deployments.emulator.inventory import Cluster as EmulatedCluster
 from deployments.emulator.region import Region
-from deployments.emulator.serve import serve
-from deployments.intake.desk import News
-from deployments.intake.events import tell_changes
-from deployments.intake.service import Running, intake
-from deployments.intake.settings import Http, Settings, Syslog
-from deployments.processes import NO_PROXY
 from deployments.results import Change, Result, show
 from deployments.scenarios import SCENARIOS, Profile, break_cluster, give_an_agency, trouble_region
-from deployments.stack import prefect_stack
+from deployments.stage import kept, staged
 from deployments.terminal import say
 from tasks.errors import ConfigurationError, StepFailed
 from tasks.gates import BREAKER
-from tasks.ledger.database import Ledger, open_ledger
+from tasks.ledger.database import Ledger
 from tasks.ledger.tables import Episode
 from tasks.tickets import tickets
 
-SETTINGS = Settings(http=Http(port=0), syslog=Syslog(port=0))
 ALARM_WITHIN = 45 * 60.0  # seconds of the region's time; Meta polls every five minutes and raises after three
 END_WITHIN = 2 * 3600.0  # the same; and of our own time, for starting processes and for repeated reads:
 SLACK = 420.0
@@ -105,57 +91,25 @@ class Demo:
 
     async def play(self, *, keep: bool) -> list[Result]:
         """Start everything, follow the runs to their end, show and return the results."""
-        async with AsyncExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mrs-runbooks-demo-")))
-            os.environ.update(NO_PROXY, RUNBOOKS_HOME=str(folder / "runbooks"), RUNBOOKS_LEDGER_URL="")
-            if len(self.parts) > 1:
-                os.environ[BREAKER] = "off"
-                self.say("the breaker, which stops all changes when many clusters alarm together, is off for this demo")
-            api, _ = await stack.enter_async_context(prefect_stack(folder, self.say))
-            client = await stack.enter_async_context(get_client())
-            ledger = await stack.enter_async_context(open_ledger())
-            running = await stack.enter_async_context(intake(SETTINGS, ledger, self._tell_changes))
-            self.say(
-                f"the intake takes alarms in: {', '.join(f'{name} {port}' for name, port in running.ports.items())}"
-            )
-            await self._start_region(stack, running)
+        if len(self.parts) > 1:
+            os.environ[BREAKER] = "off"
+            self.say("the breaker, which stops all changes when many clusters alarm together, is off for this demo")
+        async with staged(self.region, speed=self.speed, say=self.say) as stage:
+            for part in self.parts:
+                self.say(f"[cyan]{part.cluster.name}[/] is broken: {part.scenario}")
+            await self._save_blocks(stage.url)
+            await stage.intake.directory.refresh()
             self.say(
                 "waiting for the alarm: the Meta role raises it when its polls of every five minutes for keys failed "
                 f"three times (the region's time runs {self.speed:g} times faster)"
             )
-            results = await asyncio.gather(*(self._follow(client, ledger, part) for part in self.parts))
+            results = await asyncio.gather(*(self._follow(stage.client, stage.ledger, part) for part in self.parts))
             show(self.console, results, tickets(), as_told=self.as_told)
             if keep:
-                await self._kept(api.removesuffix("/api"), results)
+                await kept(self.console, [f"{stage.ui}/runs/flow-run/{result.flow_run_id}" for result in results])
             else:
                 self.console.print("\nTo look at the run in the Prefect UI, play it again with --keep (make: KEEP=1).")
             return results
-
-    async def _kept(self, ui: str, results: Sequence[Result]) -> None:
-        self.console.print("\nEverything stays up for a look at the Prefect UI; Ctrl-C ends it:")
-        for result in results:
-            self.console.print(f"{ui}/runs/flow-run/{result.flow_run_id}")
-        enough = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, enough.set)
-        await enough.wait()
-
-    def _tell_changes(self, changes: Sequence[News]) -> None:
-        tell_changes(changes)
-        for change in changes:
-            self.say(f"[bold]{change.sighting.source}, now on disk[/]: {escape(change.seen.why)}")
-
-    async def _start_region(self, stack: AsyncExitStack, running: Running) -> None:
-        ready: asyncio.Queue[int] = asyncio.Queue()
-        serving = asyncio.create_task(
-            serve(self.region, speed=self.speed, syslog=("127.0.0.1", running.ports["udp"]), ready=ready.put_nowait)
-        )
-        stack.push_async_callback(_ended, serving)
-        url = f"http://127.0.0.1:{await ready.get()}"
-        self.say(f"the emulated region (cloud and Managers, profile {self.profile}) is up on {url}")
-        for part in self.parts:
-            self.say(f"[cyan]{part.cluster.name}[/] is broken: {part.scenario}")
-        await self._save_blocks(url)
-        await running.directory.refresh()
 
     async def _save_blocks(self, url: str) -> None:
         cloud = cloud_block(self.region, url)
@@ -206,7 +160,7 @@ class Demo:
 
     async def _result(self, client: PrefectClient, part: Part, run: FlowRun) -> Result:
         mine = ArtifactFilter(
-            flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]), type=ArtifactFilterType(any_=["table"])
+            flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]), key=ArtifactFilterKey(like_="%-traces")
         )
         artifacts = await client.read_artifacts(artifact_filter=mine)
         rows = json.loads(str(artifacts[0].data)) if artifacts else []
@@ -225,8 +179,3 @@ class Demo:
     def expected(self, result: Result) -> bool:
         """Whether a scenario ended as it must. With more faults or trouble only that it ended with a word."""
         return result.as_expected(as_told=self.as_told)
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

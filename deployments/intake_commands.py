@@ -62,7 +62,7 @@ def run_intake(*, config: Path | None = None) -> None:
     """
     settings = read_settings(config)
     prefect_is_known()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("runbooks").setLevel(logging.INFO)  # Prefect's own begin at WARNING
     out = console()
 
     async def run() -> None:

@@ -15,7 +15,7 @@ from deployments.worker import NOTHING_TO_TEMPLATE, SegmentWorker
 from tasks.errors import StepFailed
 
 PREFECT_YAML = Path(__file__).with_name("prefect.yaml")
-POOL, ALARMS = "mrs-runbooks", "alarms"
+POOL, ALARMS, SWEEPS = "mrs-runbooks", "alarms", "sweeps"
 
 
 @asynccontextmanager
@@ -47,6 +47,7 @@ async def prefect_stack(
                     WorkPoolCreate(name=POOL, type=SegmentWorker.type, base_job_template=NOTHING_TO_TEMPLATE)
                 )
                 await client.create_work_queue(name=ALARMS, work_pool_name=POOL, priority=1)
+                await client.create_work_queue(name=SWEEPS, work_pool_name=POOL, priority=3)
         worker = ("-m", "prefect", "worker", "start", "--pool", POOL, "--type", SegmentWorker.type)
         working = await stack.enter_async_context(python_process(worker, folder, "worker", api, grace=grace))
         if forms:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,21 +21,15 @@ from tasks import timing
 from tasks.brakes import stop_file
 from tasks.errors import ConfigurationError
 from tasks.ledger.approval_tables import Approval
-from tasks.ledger.approving import open_questions
 from tasks.ledger.braking import brakes, open_breaker
 from tasks.ledger.database import open_ledger
 from tasks.ledger.keeping import Line, digest_of, records_of, written_out
-from tasks.ledger.lifecycle import OPEN
-from tasks.ledger.tables import Brake, Breaker, Episode, Intent, Occurrence, Wait
+from tasks.ledger.modes import mode_changes
+from tasks.ledger.openings import STATES, Open, open_episodes
+from tasks.ledger.tables import Brake, Breaker, Episode, Intent, Occurrence
 
 MOMENT = "%Y-%m-%d %H:%M:%S"
-STATES = {
-    "raised": "waits for a run",
-    "running": "a run is at work",
-    "waiting": "its run waits",
-    "verifying": "done, a relapse would continue it",
-    "closed": "over",
-}
+MODES = 5  # changes of a cluster's modes that are shown
 SHORTEST = 8  # letters of a digest or an id that tell enough
 
 evidence = App(name="evidence", help="The evidence of an episode: what was asked, seen, decided and done.")
@@ -45,11 +39,14 @@ evidence = App(name="evidence", help="The evidence of an episode: what was asked
 class Now:
     """What is going on."""
 
-    episodes: Sequence[Episode]
-    waits: Mapping[str, Wait]
-    questions: Sequence[Approval]
+    open: Sequence[Open]
     brakes: Sequence[Brake]
     breaker: Breaker | None
+
+    @property
+    def asked(self) -> int:
+        """Of how many of them a person is asked."""
+        return sum(each.question is not None for each in self.open)
 
 
 def status(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> int:
@@ -65,20 +62,17 @@ def status(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = 
         sys.stdout.write(json.dumps(_plain(now)) + "\n")
         return 0
     out = console()
-    if now.episodes:
+    if now.open:
         table = Table("cluster", "alarm", "episode", "since (UTC)", "state", "until (UTC)", "run")
-        for each in now.episodes:
-            until = now.waits[each.id].deadline if each.id in now.waits else each.verify_until
-            state = STATES[each.state]
-            if any(question.episode_id == each.id for question in now.questions):
-                state = "a person is asked"
-            cells = (each.cluster, each.alarm_id, each.id, f"{each.opened:{MOMENT}}", state, _moment(until), each.link)
-            table.add_row(*map(Text, cells))
+        for each in now.open:
+            it = each.episode
+            since, until = f"{it.opened:{MOMENT}}", _moment(each.until)
+            table.add_row(*map(Text, (it.cluster, it.alarm_id, it.id, since, each.state, until, it.link)))
         out.print(table)
     else:
         out.print("no open episode")
-    if now.questions:
-        out.print(Text(f"{len(now.questions)} question(s) wait for a person: `runbooks approvals`"))
+    if asked := now.asked:
+        out.print(Text(f"{asked} question(s) wait for a person: `runbooks approvals`"))
     _stopped(out, now)
     return 0
 
@@ -150,13 +144,7 @@ def verify(episode: str, sha256: str, /) -> int:
 
 async def _now() -> Now:
     async with open_ledger() as ledger, ledger.reading() as session:
-        mine = select(Episode).where(Episode.state.in_(OPEN)).order_by(Episode.opened)
-        episodes = (await session.scalars(mine)).all()
-        waiting = [each.id for each in episodes if each.state == "waiting"]
-        open_ = select(Wait).where(Wait.ended.is_(None), Wait.episode_id.in_(waiting)).order_by(Wait.deadline)
-        waits = {each.episode_id: each for each in (await session.scalars(open_)).all()}
-        stops = await brakes(session), await open_breaker(session)
-        return Now(episodes, waits, await open_questions(session), *stops)
+        return Now(await open_episodes(session), await brakes(session), await open_breaker(session))
 
 
 async def _episode(session: AsyncSession, about: str) -> Episode:
@@ -184,7 +172,8 @@ async def _why(about: str) -> int:
         asked = select(Approval).where(Approval.episode_id == episode.id).order_by(Approval.asked)
         questions = (await session.scalars(asked)).all()
         records = await records_of(session, episode.id)
-        now = Now([], {}, questions, await brakes(session), await open_breaker(session))
+        modes = await mode_changes(session, episode.cluster, MODES)
+        now = Now([], await brakes(session), await open_breaker(session))
     say(out, "cluster", Text(f"{episode.cluster}, ALM-{episode.alarm_id}, episode {episode.id}"))
     opened = f"{STATES[episode.state]}; opened {episode.opened:{MOMENT}} UTC by {episode.opened_by}"
     say(out, "state  ", Text(opened + (f", backlog: {episode.backlog}" if episode.backlog else "")))
@@ -211,6 +200,10 @@ async def _why(about: str) -> int:
         say(out, "because", Text(f"{line.host}: {line.text}"))
     if not records:
         say(out, "because", Text("no run of it has come to a wait or an end yet"))
+    for change in modes:
+        of = "" if change.what == "cluster" else f" of a {change.what}"
+        words = f"{change.at:{MOMENT}} UTC the mode{of} became {change.new!r}, it was {change.old!r}"
+        say(out, "mode   ", Text(words))
     _stopped(out, now)
     return 0
 
@@ -232,17 +225,19 @@ def _plain(now: Now) -> dict[str, object]:
         "at": timing.wall().isoformat(),
         "episodes": [
             {
-                "id": each.id,
-                "cluster": each.cluster,
-                "alarm_id": each.alarm_id,
-                "opened": each.opened.isoformat(),
-                "state": each.state,
-                "run": each.holder or each.run,
-                "until": _iso(now.waits[each.id].deadline if each.id in now.waits else each.verify_until),
+                "id": each.episode.id,
+                "cluster": each.episode.cluster,
+                "alarm_id": each.episode.alarm_id,
+                "opened": each.episode.opened.isoformat(),
+                "state": each.episode.state,
+                "hosts": each.hosts,
+                "waits_for": each.waits_for,
+                "run": each.episode.holder or each.episode.run,
+                "until": _iso(each.until),
             }
-            for each in now.episodes
+            for each in now.open
         ],
-        "questions": len(now.questions),
+        "questions": now.asked,
         "brakes": [each.cluster for each in now.brakes],
         "breaker": now.breaker.id if now.breaker else None,
         "stop_file": stop_file(),

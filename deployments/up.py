@@ -47,7 +47,7 @@ def up(
 
     async def run() -> None:
         async with prefect_stack(folder, tell, port=port, grace=GRACE, forms=True) as (api, worker):
-            logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+            logging.getLogger("runbooks").setLevel(logging.INFO)  # Prefect's own begin at WARNING
             async with open_ledger() as ledger, intake(settings, ledger) as running:
                 collect_less()
                 where = ", ".join(f"{name} {number}" for name, number in running.ports.items())

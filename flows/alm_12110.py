@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from importlib.resources import files
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from tasks.alarms import alarms_clear, cleared_meanwhile, find_alarms
 from tasks.diagnosis import look_at_cluster
 from tasks.evidence import Page
 from tasks.forms import BY_HAND
+from tasks.graph import read_graph
 from tasks.instances import instances_are_normal, restart_instances
 from tasks.models import Alarm, Case, Outcome
 from tasks.trail import Trail
@@ -24,6 +26,7 @@ from tasks.trail import Trail
 PAGE = Page(
     alarm_id="12110",
     title="Failed to get ECS temporary AK/SK",
+    graph=read_graph(files("flows").joinpath("procedures/ALM-12110.json")),
     impact="jobs that read or write OBS fail as soon as the last temporary keys expire, at most one hour after they "
     "were issued",
     by_hand={
@@ -56,10 +59,10 @@ PAGE = Page(
     result_storage=Path(gettempdir()),  # nothing is kept there; without a word Prefect asks its server for each segment
 )
 async def alm_12110(
-    cluster: Annotated[str, Field(json_schema_extra={"position": 0})],
-    host: Annotated[str, Field(json_schema_extra={"position": 1})] = "",
-    dry_run: Annotated[bool, Field(json_schema_extra={"position": 2})] = True,
-    comment: Annotated[str, Field(json_schema_extra={"position": 3})] = "",
+    cluster: Annotated[str, Field(json_schema_extra={"title": "Cluster"})],
+    host: Annotated[str, Field(json_schema_extra={"title": "Host"})] = "",
+    dry_run: Annotated[bool, Field(json_schema_extra={"title": "Dry run"})] = True,
+    comment: Annotated[str, Field(json_schema_extra={"title": "Comment"})] = "",
 ) -> State[Any]:
     """Find the cluster's ALM-12110, repair what the page repairs, or file one ticket that says all that was seen.
 

@@ -11,10 +11,11 @@ from prefect.states import Completed, Failed
 
 from flows.escalation import ticket_for, unwatch, watch
 from tasks.approvals import STARTED_BY
+from tasks.artifacts import publish, publish_open_episodes
 from tasks.claims import claimed, goes_on_elsewhere, remembered, settled
 from tasks.connections import connected
 from tasks.errors import CannotTell, ConfigurationError, LedgerUnavailable, RemoteError, RunbookError
-from tasks.evidence import Page, publish, report
+from tasks.evidence import Page, report
 from tasks.journal import as_first_seen
 from tasks.ledger.episodes import Asking, Held
 from tasks.models import Case, Outcome
@@ -55,8 +56,9 @@ async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any
                 finally:
                     await remembered(case, trail.lines)
             ticket = await ticket_for(trail, page)
-            await publish(trail, report(trail, page, link))
+            await publish(trail, report(trail, page, link, drawn=True))
             await settled(case, trail.parts, trail.outcome, ticket.name if ticket else "")
+            await publish_open_episodes(case)
             if await goes_on_elsewhere(case):
                 raise Pause  # what that segment says of the run's state counts
     except Pause:

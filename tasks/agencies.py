@@ -16,12 +16,12 @@ from tasks.gates import agreed, intend, kept_from, may_change, may_go_on
 from tasks.intents import begun_before, seen_to_its_end
 from tasks.journal import once
 from tasks.models import Alarm, Answer, Case, Deed, Node, Outcome
+from tasks.readback import READ_BACK_EVERY, named, read_back, request_is
 from tasks.retrying import DELAYS, RETRIES, may_pass
 
 THROTTLED_TRIES = 5
 LONGEST_PAUSE = 600.0
-READ_BACK_EVERY, READ_BACK_TAKES = 5.0, 120.0  # seconds of the cluster's time
-UPDATE_TAKES = 600.0
+UPDATE_TAKES = 600.0  # seconds of the cluster's time
 
 
 @once("5 {alarms}")
@@ -188,15 +188,15 @@ async def _bound(case: Case, connection: Connection, node: Node, alarms: Sequenc
     host = node.host
     try:
         if before := await begun_before(case, "6", host):
-            agency = connection.cluster.agency
-            return await _read_back(connection, node, before.before or agency, f" (begun at {before.at:%H:%M:%S} UTC)")
+            agency, how = before.before or connection.cluster.agency, f"begun at {before.at:%H:%M:%S} UTC, "
+            return await read_back(connection, node, agency, how + named(before.command))
         return await _bind(case, connection, node, alarms, begun=begun)
     except (Refused, DryRun) as error:
         return kept_from(case, host, "not bound", error)
 
 
 async def _bind(case: Case, connection: Connection, node: Node, alarms: Sequence[Alarm], *, begun: bool) -> Deed:
-    ecs, lost, intended = connection.ecs, "", False
+    ecs, intended = connection.ecs, False
     for tries_left in reversed(range(THROTTLED_TRIES)):
         cluster = await _may_bind(case, connection, alarms, begun=begun)
         now = await ecs.agency(node.server_id)
@@ -210,31 +210,20 @@ async def _bind(case: Case, connection: Connection, node: Node, alarms: Sequence
             await intend(case, cluster, "rebind", node.host, alarms[0].host, before=cluster.agency)
             intended = True
         try:
-            await ecs.set_agency(node.server_id, cluster.agency, would=f"bind {node.host} to agency {cluster.agency}")
+            would = f"bind {node.host} to agency {cluster.agency}"
+            request = await connection.ecs_for_changes.set_agency(node.server_id, cluster.agency, would=would)
+            how = named(request)
+            await request_is(case, node, request)
             break
         except OutcomeUnknown as error:
-            lost = f" (the answer was lost: {error.why})"
+            how = f"the answer was lost: {error.why}"
             break
         except (Throttled, Unreachable) as error:  # it is certain that nothing was done
             if not tries_left:
                 raise
             asked = error.retry_after if isinstance(error, Throttled) else None
             await timing.pause(min(asked or READ_BACK_EVERY, LONGEST_PAUSE))
-    return await _read_back(connection, node, cluster.agency, lost)
-
-
-async def _read_back(connection: Connection, node: Node, agency: str, how: str) -> Deed:
-    """Read the node until it names the agency that it was told, or was about to be told; nothing is told again."""
-    speed, seen = connection.cluster.speed, ""
-    until = timing.later(READ_BACK_TAKES, since=timing.now(), speed=speed)
-    async for _ in timing.looks(until, every=READ_BACK_EVERY, speed=speed):
-        try:
-            seen = await connection.ecs.agency(node.server_id)
-        except RemoteError as error:
-            seen = str(error)
-        if seen == agency:
-            return Deed(host=node.host, did=f"bound to {seen}, read back{how}", at=timing.now(), changed=True)
-    raise StepFailed(f"{node.host} was to use {agency}{how}; its metadata says {seen or 'none'!r}; never told twice")
+    return await read_back(connection, node, cluster.agency, how)
 
 
 @once("6")

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from tasks import timing
 from tasks.connections import Connection
 from tasks.errors import RemoteError
-from tasks.models import ClusterRecord, Node, Outcome
+from tasks.models import Agency, ClusterRecord, Node, Outcome
 
 ECS_TRUST_DOMAIN = "op_svc_ecs"
 NODES_AT_ONCE = 8
@@ -75,12 +75,16 @@ async def in_iam(connection: Connection, name: str) -> str:
 
 async def unusable(connection: Connection, name: str) -> str:
     """Why this agency cannot serve ECS, or empty text where it can. Source: IAM "Querying Agencies"."""
-    agency = await connection.iam.agency(name)
+    return flaw_of(await connection.iam.agency(name), name, timing.now())
+
+
+def flaw_of(agency: Agency | None, name: str, now: datetime) -> str:
+    """Why what IAM has under this name cannot serve ECS, or empty text where it can."""
     if agency is None:
         return f"IAM has no agency {name!r}"
     if agency.trusts != ECS_TRUST_DOMAIN:
         return f"agency {name!r} trusts {agency.trusts!r}, not ECS ({ECS_TRUST_DOMAIN})"
-    if agency.expires and agency.expires <= timing.now():
+    if agency.expires and agency.expires <= now:
         return f"agency {name!r} expired at {agency.expires:%Y-%m-%d %H:%M}"
     return ""
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 import httpx
+import stamina
 from prefect.blocks.core import Block
 from prefect.client.orchestration import PrefectClient
 from prefect.exceptions import PrefectHTTPStatusError
@@ -111,11 +112,18 @@ class Cloud(Block):
         """Clients of the three services; requests are signed with the keys, or carry the token."""
         verify = trusting(self.ca_file, self.ca_pem)
         mrs = Mrs("MRS", self.mrs_url, auth=self._auth("X-Project-Id"), verify=verify, dry_run=dry_run)
-        ecs = Ecs("ECS", self.ecs_url, auth=self._auth("X-Project-Id"), verify=verify, dry_run=dry_run)
         iam = Iam("IAM", self.iam_url, auth=self._auth("X-Domain-Id"), verify=verify, dry_run=dry_run)
-        mrs.project_id = ecs.project_id = self.project_id
-        iam.domain_id = self.domain_id
-        return mrs, ecs, iam
+        mrs.project_id, iam.domain_id = self.project_id, self.domain_id
+        return mrs, self.get_ecs(dry_run=dry_run), iam
+
+    def get_ecs(self, *, dry_run: bool) -> Ecs:
+        """A client of ECS, the one service in which something is changed."""
+        verify = trusting(self.ca_file, self.ca_pem)
+        ecs = Ecs("ECS", self.ecs_url, auth=self._auth("X-Project-Id"), verify=verify, dry_run=dry_run)
+        ecs.project_id = self.project_id
+        name = self._block_document_name
+        ecs.acts_as = f"the credentials of {f'MRS Cloud block {name}' if name else 'the cluster block'}"
+        return ecs
 
     def get_cts(self) -> Cts | None:
         """A client of CTS, which only reads, or None where the block names none."""
@@ -242,10 +250,43 @@ class Cluster(Block):
             raise ValueError(f"speed is for the emulator on this machine only, not for {elsewhere[0]!r}: leave it at 1")
         return self
 
+    @model_validator(mode="after")
+    def _changes_go_where_reads_go(self) -> Self:
+        _same("changing_manager", self.changing_manager, "manager", self.manager, ("url", "cluster_number"))
+        if self.changing_manager and self.changing_manager.routes not in ({}, self.manager.routes):
+            raise ValueError("changing_manager.routes is not manager.routes: leave it empty, those of manager are used")
+        places = ("project_id", "domain_id", "mrs_url", "ecs_url", "iam_url")
+        _same("changing_cloud", self.changing_cloud, "cloud", self.cloud, places)
+        return self
+
+    def manager_for_changes(self) -> Manager | None:
+        """The Manager with the login for changes, by the routes of the one that reads; None: that one makes them."""
+        own = self.changing_manager
+        return own.model_copy(update={"routes": self.manager.routes}) if own else None
+
     def mode_of(self, action: Literal["restart", "rebind"]) -> Mode:
         """The mode that counts for this action. Of a cluster in `observe` it is always that: it may change nothing."""
         own = self.restart_mode if action == "restart" else self.rebind_mode
         return self.mode if self.mode == "observe" or own == "as the cluster" else own
+
+
+def _same(name: str, changes: Block | None, of: str, reads: Block, fields: tuple[str, ...]) -> None:
+    """Refuse a block for changes that leads elsewhere than the one that reads: another cluster would be changed."""
+    for field in fields if changes is not None else ():
+        its, ours = (str(getattr(each, field)).rstrip("/") for each in (changes, reads))
+        if its != ours:
+            what = f"{name}.{field} is {its!r} and {of}.{field} {ours!r}"
+            raise ValueError(f"{what}: both must lead to the same place, only the login may differ")
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether Prefect has troubles of its own, as when its database is busy: a gate must not stay shut for that."""
+    return isinstance(error, PrefectHTTPStatusError) and error.response.status_code >= 500
+
+
+@stamina.retry(on=_may_pass, attempts=4, timeout=60, wait_initial=0.5, wait_max=5)
+async def _loaded(name: str, client: PrefectClient | None) -> Cluster:
+    return await Cluster.aload(name, client=client)
 
 
 async def cluster_block(name: str, client: PrefectClient | None = None) -> Cluster:
@@ -260,22 +301,31 @@ async def cluster_block(name: str, client: PrefectClient | None = None) -> Clust
         Unreachable: the Prefect server cannot be asked.
     """
     try:
-        return await Cluster.aload(name, client=client)
+        return await _loaded(name, client)
     except (httpx.HTTPError, PrefectHTTPStatusError) as error:
-        what = str(error) if isinstance(error, httpx.TransportError) else type(error).__name__
-        why = (
-            f"Prefect cannot be reached ({what or type(error).__name__}): start its server, or correct PREFECT_API_URL"
-        )
-        raise Unreachable("cluster's block", why) from error
+        raise prefect_unreachable(error, "cluster's block") from error
     except RuntimeError as error:  # Prefect's wrapping; the chain below it would show what was put in, secrets too
         if not isinstance(error.__cause__, ValidationError):
             raise
-        found = error.__cause__.errors(include_url=False, include_input=False)
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'block'}: {e['msg']}" for e in found)
-        raise ConfigurationError(f"the block 'MRS Cluster/{name}' cannot be used: {faults}") from None
+        raise ConfigurationError(
+            f"the block 'MRS Cluster/{name}' cannot be used: {faults_of(error.__cause__)}"
+        ) from None
     except ValueError as error:
         advice = "make it in the Prefect UI under Blocks > MRS Cluster, or check the spelling"
         raise UnknownCluster(f"there is no cluster {name!r}: {advice}") from error
+
+
+def prefect_unreachable(error: Exception, what: str) -> Unreachable:
+    """The sentence about a Prefect server that does not answer, or not like one; `what` was asked for."""
+    why = str(error) if isinstance(error, httpx.TransportError) else ""
+    advice = "start its server, or correct PREFECT_API_URL"
+    return Unreachable(what, f"Prefect cannot be reached ({why or type(error).__name__}): {advice}")
+
+
+def faults_of(error: ValidationError) -> str:
+    """Which fields of a block are wrong and why, without what was put in."""
+    found = error.errors(include_url=False, include_input=False)
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'block'}: {e['msg']}" for e in found)
 
 
 async def approver_block(name: str, client: PrefectClient) -> Approver:

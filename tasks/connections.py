@@ -16,7 +16,13 @@ from tasks.sharing import shared
 
 @dataclass(frozen=True)
 class Connection:
-    """A cluster's block and the clients made from it; `cts` is None where the block names no CTS."""
+    """A cluster's block and the clients made from it.
+
+    Attributes:
+        cts: None where the block names no CTS.
+        changing_manager: with the user that the block names for changes, changing_ecs with the key for them; None where
+            it names none, and where nothing may be changed. Where there is one the client that reads is dry.
+    """
 
     cluster: Cluster
     manager: Manager
@@ -24,6 +30,18 @@ class Connection:
     ecs: Ecs
     iam: Iam
     cts: Cts | None = None
+    changing_manager: Manager | None = None
+    changing_ecs: Ecs | None = None
+
+    @property
+    def manager_for_changes(self) -> Manager:
+        """The one that restarts."""
+        return self.changing_manager or self.manager
+
+    @property
+    def ecs_for_changes(self) -> Ecs:
+        """The one that binds."""
+        return self.changing_ecs or self.ecs
 
 
 @asynccontextmanager
@@ -41,12 +59,27 @@ async def connected(case: Case) -> AsyncIterator[Connection]:
 
 
 async def _connect(case: Case, stack: AsyncExitStack) -> Connection:
-    cluster = await cluster_block(case.cluster)
-    dry_run = case.dry_run or cluster.mode == "observe"
-    manager = await stack.enter_async_context(cluster.manager.get_client(dry_run=dry_run))
-    mrs, ecs, iam = cluster.cloud.get_clients(dry_run=dry_run)
-    for client in (mrs, ecs, iam):
+    return await clients_of(await cluster_block(case.cluster), stack, dry_run=case.dry_run)
+
+
+async def clients_of(cluster: Cluster, stack: AsyncExitStack, *, dry_run: bool) -> Connection:
+    """Clients of this cluster, closed with the stack. Those that change are made only where something may be changed.
+
+    Raises:
+        ConfigurationError: the cluster's block is wrong.
+    """
+    dry_run = dry_run or cluster.mode == "observe"
+    own_manager = None if dry_run else cluster.manager_for_changes()
+    own_cloud = None if dry_run else cluster.changing_cloud
+    manager = cluster.manager.get_client(dry_run=dry_run or own_manager is not None)
+    mrs, ecs, iam = cluster.cloud.get_clients(dry_run=dry_run or own_cloud is not None)
+    for client in (manager, mrs, ecs, iam):
         await stack.enter_async_context(client)
     if (cts := cluster.cloud.get_cts()) is not None:
         await stack.enter_async_context(cts)
-    return Connection(cluster, manager, mrs, ecs, iam, cts)
+    changing_manager = changing_ecs = None
+    if own_manager is not None:
+        changing_manager = await stack.enter_async_context(own_manager.get_client(dry_run=False))
+    if own_cloud is not None:
+        changing_ecs = await stack.enter_async_context(own_cloud.get_ecs(dry_run=False))
+    return Connection(cluster, manager, mrs, ecs, iam, cts, changing_manager, changing_ecs)

@@ -1,20 +1,18 @@
-"""What a person reads afterwards: one text per run, as an artifact in the Prefect UI and as the ticket's body."""
+"""What a person reads afterwards: one text per run, drawn in the Prefect UI, and plain as the ticket's body."""
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from textwrap import shorten
 
-from prefect import task
-from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
-from prefect.cache_policies import NO_CACHE
-from prefect.logging import get_run_logger
-
+from tasks.graph import Graph, Way, flowchart
 from tasks.ledger.keeping import digest_of, written_out
 from tasks.models import Outcome
-from tasks.trail import NEEDS_A_PERSON, WHOLE_CLUSTER, Trail
+from tasks.trail import NEEDS_A_PERSON, WHOLE_CLUSTER, Entry, Trail
 
 AROUND, MINUTE = timedelta(hours=1), "%Y-%m-%d %H:%M"
+SHORT, LEFT = 60, 20  # letters of evidence in a table's cell, and of them before the gap; in full it is below
 
 
 @dataclass(frozen=True)
@@ -22,6 +20,7 @@ class Page:
     """What a runbook knows of its alarm page, in our words.
 
     Attributes:
+        graph: its steps, and the ways between them.
         impact: what the alarm means for the cluster's users.
         by_hand: page step -> what a person does there, with the clicks; `7` is what to hand to O&M.
         log: path of the log on the alarmed host that says most; empty: none does.
@@ -30,6 +29,7 @@ class Page:
 
     alarm_id: str
     title: str
+    graph: Graph
     impact: str
     by_hand: Mapping[str, str]
     log: str = ""
@@ -60,11 +60,12 @@ def quoted(text: str) -> str:
     return MARKUP.sub(r"\\\g<0>", line)
 
 
-def report(trail: Trail, page: Page, link: str) -> str:
+def report(trail: Trail, page: Page, link: str, *, drawn: bool = False) -> str:
     """The run as markdown that reads well as plain text too. Holds no secrets: only what the steps said.
 
     Args:
         link: the flow run in the Prefect UI, may be empty.
+        drawn: also a table of the page's steps and the way through its graph, for who shows tables and mermaid.
     """
     outcome, case = trail.outcome, trail.case
     hosts = [(quoted(host), f"`{trace}`", quoted(str(trail.alarms[host]))) for host, trace in trail.traces.items()]
@@ -85,6 +86,9 @@ def report(trail: Trail, page: Page, link: str) -> str:
     if trail.needs_a_person:
         lines += ["## Why it stopped", "", *_why(trail), ""]
         lines += ["## What to do next", "", *_next(trail, page), *_log(trail, page), ""]
+    if drawn and trail.traces:
+        lines += ["## The page's steps", "", *_steps(trail, page), ""]
+        lines += ["## The way through the page", "", "```mermaid", way_through(trail, page), "```", ""]
     if happened:
         lines += ["## What happened", "", *happened, ""]
         lines += [f"SHA-256 of what happened, line by line: {digest(trail)}", ""]
@@ -103,6 +107,37 @@ def record(trail: Trail) -> str:
 def digest(trail: Trail) -> str:
     """The SHA-256 of the run's record."""
     return digest_of(trail.lines)
+
+
+def way_through(trail: Trail, page: Page) -> str:
+    """The ways of all hosts over the page's graph, in mermaid's language: names and texts of others are not in it."""
+    steps = trail.steps
+    ended = [(host, end) for host, end in trail.ends.items() if host in steps]
+    return flowchart(page.graph, [Way(steps[host], end.outcome, end.step) for host, end in ended])
+
+
+def _steps(trail: Trail, page: Page) -> list[str]:
+    """What the page asks, host by host, with what was answered; a word ends a host's part."""
+    rows = []
+    for host in [*trail.alarms, ""]:  # last what is about no alarmed host: a node, the cluster
+        for e in trail.entries:
+            if e.answer and e.step in page.graph.steps and host == (e.host if e.host in trail.alarms else ""):
+                rows.append((e.step, e.host, e.answer, _short(e), f"{e.at:%m-%d %H:%M:%S}"))
+        if host and trail.steps[host][-1] == "7":  # there nothing is asked
+            rows.append(("7", host, trail.ends[host].outcome, "", ""))
+    cells = [(step, quoted(host), page.graph.steps[step], *map(quoted, rest)) for step, host, *rest in rows]
+    return _table("step", "host", "question", "answer", "evidence", "time (UTC)", rows=cells)
+
+
+def _short(entry: Entry) -> str:
+    """The evidence in a few words: without the host's name and the answer, which stand beside it, and the middle."""
+    text = entry.text.removeprefix(f"{entry.answer}: ")
+    for word in ("of", "on"):
+        text = text.replace(f" {word} {entry.host}", "")
+    if len(text) <= SHORT:
+        return text
+    begins, ends = shorten(text, LEFT, placeholder=""), shorten(text[::-1], SHORT - LEFT, placeholder="")[::-1]
+    return f"{begins} ... {ends}"
 
 
 def _why(trail: Trail) -> list[str]:
@@ -159,19 +194,3 @@ def _next(trail: Trail, page: Page) -> list[str]:
             step = end.step or ("7" if trail.traces else "1")
             hosts.setdefault(step if step in page.by_hand else "7", []).append(host)
     return [f"- {quoted(', '.join(names))}: {page.by_hand[step]}" for step, names in sorted(hosts.items())]
-
-
-async def publish(trail: Trail, text: str) -> None:
-    """Publish the run's artifacts; where Prefect does not take them, the log says so and the outcome stays."""
-    state = await publish_artifacts(trail, text, return_state=True)  # type: ignore[misc]  # Prefect's overload
-    if not state.is_completed():
-        get_run_logger().warning("the report could not be published (%s); it reads:\n%s", state.message, text)
-
-
-@task(task_run_name="publish the evidence", retries=3, retry_delay_seconds=2, cache_policy=NO_CACHE)
-async def publish_artifacts(trail: Trail, text: str) -> None:
-    """The run's artifacts: the report, and its traces as a table. Their keys are the alarm's and the cluster's."""
-    key = f"alm-{trail.case.alarm_id}-{trail.case.cluster}"
-    await acreate_markdown_artifact(text, key=key, description=f"{trail.case.cluster}: {trail.outcome}")
-    rows = [{"host": host, "trace": trace} for host, trace in trail.traces.items()]
-    await acreate_table_artifact(rows, key=f"{key}-traces", description=f"{trail.case.cluster}: {trail.outcome}")

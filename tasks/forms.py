@@ -95,19 +95,22 @@ def form_of(asked: Approval) -> type[RunInput]:
 
 
 def words(asked: Approval) -> str:
-    """The question for a person, as markdown: what, where, why, what it may interrupt, and until when."""
+    """The question for a person, as markdown: what, where, until when, why, and what it may interrupt.
+
+    What decides comes first: one of Prefect's two UIs shows nine lines, the rest must be scrolled to.
+    """
     action = action_of(asked)
     where = f"({quoted(asked.cluster)}, step {asked.step} of the page)"
-    targets = [f"- {quoted(target)}" for target in asked.targets.splitlines()]
+    targets = ", ".join(map(quoted, asked.targets.splitlines()))
     why, *seen = asked.why.splitlines()
     evidence = [f"- {quoted(line.removeprefix('- '))}" for line in seen if line]
-    lines = [f"**{WHAT[action]}** {where}:", "", *targets, "", f"Why a person is asked: {quoted(why)}", ""]
+    until = f"Without an answer by {asked.expires:%Y-%m-%d %H:%M:%S} UTC nothing is done, and a ticket is filed."
+    what = f"**{WHAT[action]}** {where}: {targets}"
     if asked.kind == "by hand":
-        lines[0] = f"**Please do this by hand** {where}: {BY_HAND[action]}"
-        lines[1:1] = ["", "It is about:"]
+        what = f"**Please do this by hand** {where}, about {targets}: {BY_HAND[action]}"
+    lines = [what, "", f"{until} Why a person is asked: {quoted(why)}", ""]
     lines += [f"What it may interrupt: {INTERRUPTS[action]}", ""]
     if asked.four_eyes and asked.kind == "approve":
         lines += [f"This cluster demands four eyes: approve with `runbooks approve {asked.run}` and your key.", ""]
-    lines += [f"Without an answer by {asked.expires:%Y-%m-%d %H:%M:%S} UTC nothing is done, and a ticket is filed."]
-    lines += ["", "What was seen so far:", "", *evidence] if evidence else []  # last: the UI may cut a long text off
-    return "\n".join(lines)
+    lines += ["What was seen so far:", "", *evidence] if evidence else []
+    return "\n".join(lines).rstrip()

@@ -9,6 +9,7 @@ from typing import Literal
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks import timing
+from tasks.answering import have_answered
 from tasks.blocks import Cluster, cluster_block
 from tasks.brakes import stop_file
 from tasks.claims import holding, holds, looked_up
@@ -50,7 +51,9 @@ async def may_change(
 
     The gates: the stop file; the cluster's mode for this action, its windows and freezes; each alarmed host is one and
     the same machine for Manager and the cloud, and not in maintenance mode; the cluster is `running`; no other command
-    or agency update runs; an alarm is active. Those of the ledger follow in `intend`.
+    or agency update runs; an alarm is active. Those of the ledger follow in `intend`, but for one: a route that never
+    answered `runbooks doctor` is not counted on, and a person is asked. A cluster that it never examined passes that
+    one, for the others read the same routes themselves.
 
     Args:
         begun: the mutation goes on with one that has begun, as a bind does from node to node. The alarm need not be
@@ -73,6 +76,8 @@ async def may_change(
         if closed := why_not_now(cluster.windows, cluster.freezes, cluster.time_zone, timing.now()):
             raise Refused(closed)
         await _alarms_can_be_read(case, alarms)
+        if not begun:
+            await have_answered(case, connection, action)
         await _hosts_are_who_they_seem(connection, alarms)
         await _nobody_else_is_at_it(connection)
         if not begun:

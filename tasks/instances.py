@@ -8,6 +8,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import timing, waits
+from tasks.answering import restart_was_refused
 from tasks.approvals import agreement, by_hand, deeds_of
 from tasks.connections import Connection, connected
 from tasks.errors import (
@@ -27,6 +28,7 @@ from tasks.journal import once
 from tasks.models import Alarm, Answer, Case, Deed, Instance, ManagedHost, Node, Outcome, hosts_of
 from tasks.restarts import follow
 from tasks.retrying import DELAYS, RETRIES, may_pass
+from tasks.snapshots import look_before_restart
 
 TRANSITION_TAKES = 600.0  # seconds of the cluster's time
 RESTARTS_PER_RUN = 3
@@ -116,8 +118,9 @@ async def instances_are_normal(case: Case, alarms: Sequence[Alarm]) -> list[Answ
 async def restart_instances(case: Case, alarms: Sequence[Alarm], *, so_far: str = "") -> AsyncIterator[Deed]:
     """Restart the Meta instances of these hosts, one at a time, at most three in a run; says each when it is done.
 
-    A person is asked first, where one must agree; and asked to do it by hand, where no API does. After a restart that
-    failed, or whose outcome is unknown, no further one is begun.
+    A person is asked first, where one must agree; and asked to do it by hand, where no API does. Before each the
+    instances and alarms are looked at, for the record. After a restart that failed, or whose outcome is unknown, no
+    further one is begun.
 
     Args:
         so_far: the evidence, for a person who is asked.
@@ -140,6 +143,7 @@ async def restart_instances(case: Case, alarms: Sequence[Alarm], *, so_far: str 
         if stopped:
             yield Deed(host=alarm.host, did=f"not restarted: {stopped}", at=timing.now(), ended=Outcome.REFUSED)
             continue
+        yield await look_before_restart(case, alarm)
         try:
             deed = await restart_instance(case, alarm)
         except StepFailed as error:
@@ -204,6 +208,7 @@ async def restart_instance(case: Case, alarm: Alarm) -> Deed:
             await seen_to_its_end(case, "3", host, str(error))
             if not isinstance(error, NotOffered):
                 raise
+            await restart_was_refused(case, connection, error)
             why = f"this Manager offers no route to restart it ({error}): restart it by hand as described below"
             return Deed(host=host, did=why, at=timing.now(), ended=Outcome.REFUSED, by_hand=True)
         await seen_to_its_end(case, "3", host, deed.did)
@@ -236,7 +241,7 @@ async def _restart(case: Case, connection: Connection, instance: Instance) -> De
     """Restart the very instance that was looked at, and follow the restart to its end."""
     sent = timing.now()
     try:
-        command = await connection.manager.restart(connection.cluster.meta_service, instance)
+        command = await connection.manager_for_changes.restart(connection.cluster.meta_service, instance)
     except OutcomeUnknown:
         command = ""
     try:

@@ -19,7 +19,7 @@ class Begun:
     Attributes:
         at: when it was about to be sent, by our clock.
         before: what the target was like then, as JSON.
-        command: Manager's id of it; empty: its answer is not known.
+        command: Manager's id of it, of a bind the cloud's id of the request; empty: its answer is not known.
     """
 
     at: datetime
@@ -39,7 +39,7 @@ async def begun_before(case: Case, step: str, target: str) -> Begun | None:
 
 
 async def command_is(case: Case, step: str, target: str, command: str) -> None:
-    """Manager has answered with the command's id."""
+    """Manager has answered with the command's id, or the cloud with that of the request."""
     if holds(case):
         await noted(case, lambda session, mine: command_known(session, mine, step, target, command))
 

@@ -175,12 +175,14 @@ class Node(Frozen):
 class ClusterRecord(Frozen):
     """What MRS has on record about a cluster; `agency` is None where the field is absent.
 
-    Source: MRS API "Querying Cluster Details", GET /v1.1/{project_id}/cluster_infos/{cluster_id}.
+    Source: MRS API "Querying Cluster Details", GET /v1.1/{project_id}/cluster_infos/{cluster_id}, and "Querying a
+    Cluster List".
     """
 
     id: Text = Field("", validation_alias=AliasChoices("clusterId", "id"))
     name: Text = Field("", validation_alias=AliasChoices("clusterName", "name"))
     state: Text = Field("", validation_alias=AliasChoices("clusterState", "state"))
+    version: Text = Field("", validation_alias=AliasChoices("clusterVersion", "version"))
     nodes: Count = Field(None, validation_alias=AliasChoices("totalNodeNum", "nodes"))
     agency: str | None = Field(None, validation_alias=AliasChoices("mrsEcsDefaultAgency", "agency"))
 
@@ -192,6 +194,30 @@ class Agency(Frozen):
     name: Text = ""
     trusts: Text = Field("", validation_alias=AliasChoices("trust_domain_name", "trusts"))
     expires: InUtc | None = Field(None, validation_alias=AliasChoices("expire_time", "expires"))
+
+
+class Statement(Frozen):
+    """What a policy of IAM allows or denies. `effect` is Allow or Deny."""
+
+    effect: Text = Field("", validation_alias=AliasChoices("Effect", "effect"))
+    actions: tuple[Text, ...] = Field((), validation_alias=AliasChoices("Action", "actions"))
+
+
+class Policy(Frozen):
+    """The content of a permission."""
+
+    statements: tuple[Statement, ...] = Field((), validation_alias=AliasChoices("Statement", "statements"))
+
+
+class Permission(Frozen):
+    """A role or policy that an agency has. `shown` is its name in the console, empty where IAM does not give it.
+
+    Source: IAM API "Querying Permissions of an Agency for a Global Service Project"; huaweicloudsdkiam v3, RoleResult.
+    """
+
+    name: Text = ""
+    shown: Text = Field("", validation_alias=AliasChoices("display_name", "shown"))
+    policy: Policy | None = None
 
 
 def _user_name(value: Any) -> Any:
@@ -269,6 +295,7 @@ class Deed(Frozen):
         ended: None where the page goes on, else the word with which this host's part ends here.
         incident: id of the tripped breaker that kept it from being done.
         by_hand: it was not done, for no API does it here; a person can.
+        looked: nothing was done: it says what was seen right before something is.
     """
 
     host: str
@@ -278,9 +305,14 @@ class Deed(Frozen):
     ended: Outcome | None = None
     incident: str = ""
     by_hand: bool = False
+    looked: bool = False
 
 
 def hosts_of(alarms: Sequence[Alarm]) -> str:
-    """Host names in one line, for run names and sentences; the middle of a long list is left out."""
-    names = [alarm.host for alarm in alarms]
+    """Host names in one line, for run names and sentences."""
+    return few([alarm.host for alarm in alarms])
+
+
+def few(names: Sequence[str]) -> str:
+    """Names in one line; of more than five the first four, and how many are left out."""
     return ", ".join(names) if len(names) <= 5 else f"{', '.join(names[:4])} and {len(names) - 4} more"

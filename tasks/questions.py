@@ -52,7 +52,8 @@ async def _suspended(case: Case, question: Callable[[Holding], Approval]) -> tup
     """The question as it was put, and the run's state then."""
     asked = await noted(case, lambda session, mine: put(session, mine, question(mine)))
     # Without a time of Prefect's own: a suspension that times out fails, and no code of ours runs.
-    suspended: State[Any] = Suspended(timeout_seconds=None, pause_key=asked.key)
+    message = f"A person is asked, until {asked.expires:%Y-%m-%d %H:%M:%S} UTC: Resume shows what."
+    suspended: State[Any] = Suspended(message=message, timeout_seconds=None, pause_key=asked.key)
     keyset = keyset_from_paused_state(suspended)
     suspended.state_details.run_input_keyset = dict(keyset.items())
     await form_of(asked).with_initial_data(description=words(asked)).asave(keyset, UUID(case.run))

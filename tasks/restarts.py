@@ -13,6 +13,12 @@ RESTART_TAKES = 1800.0
 NO_SIGN = 600.0  # so long a restart is looked for of which is not known whether it was sent
 
 
+def state_of(instance: Instance) -> str:
+    """How an instance is, and since when it runs by Manager's clock."""
+    since = f"started {instance.started:%Y-%m-%d %H:%M:%S}" if instance.started else "start time unknown"
+    return f"{instance.status!r}, {since}"
+
+
 async def follow(connection: Connection, before: Instance, command: str, sent: datetime, *, sure: bool = True) -> Deed:
     """As `_end_of_restart`; where it cannot be followed it says that the restart was sent, or was to be."""
     try:
@@ -31,23 +37,26 @@ async def _end_of_restart(
     Without a command (its answer was lost, or an OMS switchover forgot it) only the instance itself tells.
     """
     manager, cluster, host = connection.manager, connection.cluster, before.host
+    who = connection.manager_for_changes.acts_as
+    followed = command
     takes = RESTART_TAKES if sure or command else NO_SIGN
     until = timing.later(takes, since=timing.now(), speed=cluster.speed)
     seen = "nothing was seen of it"
     async for _ in timing.looks(until, every=LOOK_EVERY, speed=cluster.speed):
         complete = False
         try:
-            if command:
-                state = await manager.command(command)
+            if followed:
+                state = await manager.command(followed)
                 if state.state == "FAILED":
-                    raise StepFailed(f"Manager's command {command} ({state.name}) failed: {list(state.failed)}")
+                    named = f"Manager's command {command} ({state.name}), by {who}"
+                    raise StepFailed(f"{named}, failed: {list(state.failed)}")
                 complete = state.state == "COMPLETE"
                 if not complete:
                     seen = f"command {command} is {state.state}"
                     continue
             rows = [row for row in await manager.instances(cluster.meta_service) if row.host == host]
         except NotOffered:
-            command = ""  # Manager no longer knows the command: go on by the instance
+            followed = ""  # Manager no longer knows the command: go on by the instance
             continue
         except (Unreachable, ServerTrouble) as error:
             seen = str(error)
@@ -59,9 +68,10 @@ async def _end_of_restart(
         # Manager's clock may have jumped either way; a start time that was never told proves nothing by itself.
         moved = after.started is not None and after.started != before.started
         restarted = moved and (complete or before.started is not None)
-        seen = f"the instance is {after.status!r}, started {after.started}"
+        seen = f"the instance is {state_of(after)}"
         if restarted and after.status.lower() in NORMAL | ABNORMAL:
-            did = f"restarted (command {command or 'unknown'}): it is {after.status!r} now, was {before.status!r}"
+            was, is_ = state_of(before), state_of(after)
+            did = f"restarted (command {command or 'unknown'}) by {who}: was {was}, is {is_}"
             return Deed(host=host, did=did, at=timing.now(), changed=True)
     if takes == NO_SIGN:
         never = "it is never sent twice, for it may come yet"

@@ -47,15 +47,23 @@ NEEDS_A_PERSON = frozenset(
 )
 
 
+Kind = Literal["asked", "did", "ended"]
+
+
 @dataclass(frozen=True)
 class Entry:
-    """One line of the record: when, at which step of the page, about which host, in words."""
+    """One line of the record: when, at which step of the page, about which host, in words.
+
+    Attributes:
+        answer: to the step's question, in a word or two; empty: the line answers none.
+    """
 
     at: datetime
     step: str
     host: str
-    kind: Literal["asked", "did", "ended"]
+    kind: Kind
     text: str
+    answer: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,11 @@ class Trail:
         """Host name -> its trace, for example `1 2n 3y END`."""
         ends: Mapping[str, list[str]] = {host: [end.outcome] for host, end in self.ends.items()}
         return {host: " ".join([*steps, *ends.get(host, [])]) for host, steps in self._steps.items()}
+
+    @property
+    def steps(self) -> dict[str, list[str]]:
+        """Host name -> the page's steps so far, `1 2n 3n 4`, without what says that one recurred."""
+        return {host: [step.removesuffix(f" {RECURRED}") for step in steps] for host, steps in self._steps.items()}
 
     @property
     def outcome(self) -> Outcome:
@@ -168,7 +181,7 @@ class Trail:
                 self._end("1", host, Outcome.CANNOT_TELL, why)
                 continue
             source = "reported by the alarm source" if alarm.reported else "active on Manager"
-            self._write("1", host, "asked", f"{alarm} is {source}")
+            self._write("1", host, "asked", f"{alarm} is {source}", answer="found")
             if not alarm.host:
                 why = f"the alarm's location has no host ({alarm.location or 'it is empty'}): find it on Manager"
                 self._end("1", host, Outcome.CANNOT_TELL, why)
@@ -197,7 +210,8 @@ class Trail:
             if step:
                 self._steps[alarm.host] = [*steps[:-1], f"{step}n {RECURRED}"]
                 why = "it came back within the time in which a repair is verified"
-                self._write(step, alarm.host, "asked", f"{why}: step {step} has not repaired it")
+                text = f"{why}: step {step} has not repaired it"
+                self._write(step, alarm.host, "asked", text, answer=f"no {RECURRED}")
         return back[""], back["3"], back["6"]
 
     def _handed_over(self, alarm: Alarm) -> str:
@@ -223,6 +237,7 @@ class Trail:
             if isinstance(answer.value, Outcome):
                 self._end(step, alarm.host, answer.value, answer.seen, answer.at)
                 continue
+            said = "yes" if answer.value == "y" else "no"
             unchanged = step in CHANGES and not self._changed[step] & {alarm.host, WHOLE_CLUSTER}
             if unchanged and answer.value == "y":
                 why = f"{answer.seen}; this run had changed nothing"
@@ -230,9 +245,10 @@ class Trail:
                 continue
             if unchanged and step == "3":
                 self._steps[alarm.host][-1] = "2y"
+                said = "no (nothing changed)"
             else:
                 self._steps[alarm.host].append(f"{step}{answer.value}")
-            self._write(step, alarm.host, "asked", answer.seen, answer.at)
+            self._write(step, alarm.host, "asked", answer.seen, answer.at, answer=said)
             (yes if answer.value == "y" else no).append(alarm)
         return yes, no
 
@@ -243,7 +259,10 @@ class Trail:
         """
         going = {alarm.host: alarm for alarm in alarms}
         for deed in deeds:
-            self._write(step, deed.host or WHOLE_CLUSTER, "did", deed.did, deed.at)
+            kind: Kind = "asked" if deed.looked else "did"
+            self._write(step, deed.host or WHOLE_CLUSTER, kind, deed.did, deed.at, answer=deed.ended or "")
+            if deed.looked:
+                continue
             if deed.changed:
                 self._changed[step].add(deed.host if step == "3" else WHOLE_CLUSTER)
             if not deed.ended:
@@ -287,12 +306,12 @@ class Trail:
 
     def _end(self, step: str, host: str, outcome: Outcome, why: str, at: datetime | None = None) -> None:
         self.ends[host] = End(outcome, step)
-        self._write(step, host, "ended", f"{outcome}: {why}", at)
+        self._write(step, host, "ended", f"{outcome}: {why}", at, answer=outcome)
 
     def _write(
-        self, step: str, host: str, kind: Literal["asked", "did", "ended"], text: str, at: datetime | None = None
+        self, step: str, host: str, kind: Kind, text: str, at: datetime | None = None, *, answer: str = ""
     ) -> None:
-        entry = Entry(at or self.began, step, host, kind, text)
+        entry = Entry(at or self.began, step, host, kind, text, answer)
         self.entries.append(entry)
         if entry.at >= self._this_segment:  # else the log has it already
             self._log.info("%s%s: %s", f"step {step}, " if step else "", host, text)

@@ -185,11 +185,11 @@ def postgresql_database(postgresql: str) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def serving(region: Region, **options: str) -> AsyncIterator[str]:
-    """The region on a free port of loopback while the block runs; its time moves only when told."""
+async def serving(region: Region, **options: Any) -> AsyncIterator[str]:
+    """The region on a free port of loopback while the block runs; without `speed` its time moves only when told."""
     listening: asyncio.Queue[int] = asyncio.Queue()
     scheme = "https" if "ssl_certfile" in options else "http"
-    server = asyncio.create_task(serve(region, ready=listening.put_nowait, **options))  # type: ignore[arg-type]
+    server = asyncio.create_task(serve(region, ready=listening.put_nowait, **options))
     try:
         yield f"{scheme}://127.0.0.1:{await listening.get()}"
     finally:

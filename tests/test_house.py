@@ -58,12 +58,15 @@ KINDS = {
     "agency_is_bound": "read",
     "look_at_alarms": "look",
     "look_at_cluster": "look",
+    "choose_clusters": "look",
+    "look_at_clusters": "look",
     "nodes_to_bind": "gate",
     "agency_update_ended": "wait",
     "restart_instance": "act",
     "bind_node": "act",
     "file_ticket": "write",
     "publish_artifacts": "publish",
+    "publish_sweep": "publish",
 }
 
 

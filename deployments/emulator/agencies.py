@@ -9,11 +9,12 @@ from deployments.emulator.inventory import Host, identifier
 DEFAULT_AGENCY = "MRS_ECS_DEFAULT_AGENCY"
 OTHER_AGENCY = "MRS_ECS_OTHER_AGENCY"
 ECS_TRUST = "op_svc_ecs"
+MADE_BEFORE = timedelta(days=200)  # the region's time began
 
 
 @dataclass(slots=True, eq=False)
 class Agency:
-    """A delegation in IAM. `deleted`, `untrusted` and `expired` are faults and can be taken back."""
+    """A delegation in IAM. What follows `description` are faults and can be taken back."""
 
     id: str
     name: str
@@ -25,6 +26,8 @@ class Agency:
     deleted: bool = False
     untrusted: bool = False
     expired: bool = False
+    expiring: bool = False
+    without_obs: bool = False
 
     @property
     def trust_domain_name(self) -> str:
@@ -34,7 +37,9 @@ class Agency:
     @property
     def expires(self) -> datetime | None:
         """When it ends; None is for ever."""
-        return self.created + timedelta(days=1) if self.expired else None
+        if self.expired:
+            return self.created + timedelta(days=1)
+        return self.created + MADE_BEFORE + timedelta(days=7) if self.expiring else None
 
 
 class Agencies:
@@ -49,7 +54,7 @@ class Agencies:
     def add(self, name: str, trusts: str = ECS_TRUST, description: str = "") -> Agency:
         """Create an agency, as a person would in the IAM console; an existing one of that name is answered."""
         if name not in self._by_name:
-            created = self._clock.start - timedelta(days=200)
+            created = self._clock.start - MADE_BEFORE
             agency_id = identifier(self._domain_id, name).replace("-", "")
             self._by_name[name] = Agency(agency_id, name, self._domain_id, trusts, created, description)
         return self._by_name[name]

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from deployments.emulator.inventory import Alarm, Cluster
+from deployments.emulator.metadata import Credential
 from deployments.emulator.region import Region
 from deployments.emulator.routes import Endpoint, ServedRoute
 from deployments.emulator.smn import SmnSender
@@ -159,6 +160,7 @@ class Control:
                     "server_id": host.server_id,
                     "agency": host.metadata.get("agency_name"),
                     "meta": None if host.instance_id is None else self._region.meta.status(host),
+                    "keys": None if (keys := self._region.meta.credential(host)) is None else _shown(keys),
                 }
                 for host in cluster.hosts.values()
             ],
@@ -169,6 +171,10 @@ class Control:
 def _alarm(alarm: Alarm) -> dict[str, object]:
     shown = {"alarm_id": alarm.alarm_id, "serial": alarm.serial, "host": alarm.host.name, "status": alarm.status}
     return shown | {"occurred_ms": alarm.occurred_ms, "cleared_ms": alarm.cleared_ms}
+
+
+def _shown(keys: Credential) -> dict[str, str]:
+    return {"access": keys.access, "secret": keys.secret, "securitytoken": keys.securitytoken}
 
 
 def _place(wanted: dict[str, Any]) -> tuple[str, str | None, str | None]:

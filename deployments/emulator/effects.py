@@ -83,6 +83,10 @@ def _mark(agency: Agency, fault: str, value: bool) -> None:
         agency.untrusted = value
     elif fault == "agency-expired":
         agency.expired = value
+    elif fault == "agency-expiring":
+        agency.expiring = value
+    elif fault == "agency-without-obs":
+        agency.without_obs = value
     else:
         agency.deleted = value
 

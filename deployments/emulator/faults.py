@@ -33,6 +33,7 @@ CLUSTER_FAULTS = {
     "nodes-by-row": "offset of the nodes API is a row number (from 1), not a page number",
     "oms-switchover": "Manager drops connections for `seconds` (180); sessions, command ids and syslog are lost",
     "clock-skew": "Manager's clock is `seconds` ahead (negative: behind)",
+    "cloud-clock-skew": "the clocks of the cloud's services are `seconds` (600) ahead, wherever it is set",
     "masked": "alarms with an id in `alarm_ids` (12110) are masked",
     "command-running": "another Manager command is in progress",
     "agency-updating": "async_task_status/update_ecs_agency says running",
@@ -47,6 +48,8 @@ AGENCY_FAULTS = {
     "agency-broken": "the same as agency-deleted",
     "agency-untrusted": "the agency no longer trusts op_svc_ecs",
     "agency-expired": "the agency's expire_time is past",
+    "agency-expiring": "the agency's expire_time is a week ahead",
+    "agency-without-obs": "the agency has no permission for OBS any more (breaks nothing by itself)",
 }
 FAULTS = {**HOST_FAULTS, **CLUSTER_FAULTS, **AGENCY_FAULTS}
 

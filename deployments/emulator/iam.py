@@ -16,6 +16,7 @@ from deployments.emulator.routes import BadRequest, CloudCall, CloudHandler, Ser
 from deployments.emulator.signatures import Denied, Keys
 
 TITLES = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 503: "Service Unavailable"}
+INHERITED = "/v3.0/OS-INHERIT/domains/{domain_id}/agencies/{agency_id}/roles/inherited_to_projects"
 DOMAIN_ROLES = (("OBS OperateAccess", "AX"),)
 PROJECT_ROLES = (("CES FullAccess", "XA"), ("KMS Administrator", "XA"))
 
@@ -33,6 +34,7 @@ class Iam:
             ("GET", "/v3.0/OS-AGENCY/agencies/{agency_id}", self.show_agency),
             ("GET", "/v3.0/OS-AGENCY/domains/{domain_id}/agencies/{agency_id}/roles", self.list_domain_roles),
             ("GET", "/v3.0/OS-AGENCY/projects/{project_id}/agencies/{agency_id}/roles", self.list_project_roles),
+            ("GET", INHERITED, self.list_inherited_roles),
             ("POST", "/v3.0/OS-CREDENTIAL/securitytokens", self.assume_agency),
         ]
         return [
@@ -71,11 +73,16 @@ class Iam:
 
     def list_domain_roles(self, call: CloudCall) -> Response:
         """Source: ListDomainPermissionsForAgency."""
-        return self._roles(call, DOMAIN_ROLES)
+        agency = self._found(call)
+        return self._roles(call, () if agency and agency.without_obs else DOMAIN_ROLES)
 
     def list_project_roles(self, call: CloudCall) -> Response:
         """Source: ListProjectPermissionsForAgency."""
         return self._roles(call, PROJECT_ROLES)
+
+    def list_inherited_roles(self, call: CloudCall) -> Response:
+        """Source: ListAllProjectsPermissionsForAgency. None is granted so."""
+        return self._roles(call, ())
 
     def assume_agency(self, call: CloudCall) -> Response:
         """Source: CreateTemporaryAccessKeyByAgency: 201 and `{"credential": {...}}`.

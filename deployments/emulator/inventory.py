@@ -109,6 +109,11 @@ class Cluster:
     commands: dict[int, Command] = field(default_factory=dict, repr=False)
     sessions: dict[str, float] = field(default_factory=dict, repr=False)
     """Session id -> elapsed seconds of the last use."""
+    viewer_user: str = "viewer"
+    """A user that may look and change nothing (role Manager_viewer)."""
+    viewer_password: str = ""
+    viewing: set[str] = field(default_factory=set, repr=False)
+    """The sessions that are the viewer's."""
     wrong_passwords: int = 0
     locked_until: float = 0.0
     refuses_until: float = 0.0

@@ -60,13 +60,20 @@ class Manager:
         return endpoint
 
     def session(self, handler: ManagerHandler) -> Endpoint:
-        """Let a living session or Basic pass; 302 to the login page for no session, 401 for a wrong password."""
+        """Let a living session or Basic pass; 302 to the login page for no session, 401 for a wrong password.
+
+        The viewer's changes are refused; the body of that refusal is an assumption.
+        """
 
         async def guarded(cluster: Cluster, request: Request) -> Response:
             if not self._sessions.alive(cluster, request.cookies.get(COOKIE)):
                 denial = self._denial(cluster, request)
                 if denial is not None:
                     return denial
+            user = self._sessions.user(cluster, request.cookies.get(COOKIE), request.headers.get("authorization", ""))
+            self._region.calls[user, request.method] += 1
+            if user == cluster.viewer_user and request.method != "GET":
+                return refuse(403, "the user has no permission for this operation")
             if request.path_params.get("manager_id", str(cluster.manager_id)) != str(cluster.manager_id):
                 return refuse(404, "there is no such cluster on this Manager")
             if request.path_params.get("service", "meta").lower() != "meta":
@@ -85,7 +92,8 @@ class Manager:
         answer = JSONResponse({})
         path = f"/managers/{cluster.id}"
         secure = request.url.scheme == "https"
-        answer.set_cookie(COOKIE, self._sessions.open(cluster), path=path, httponly=True, secure=secure, samesite=None)
+        session = self._sessions.open(cluster, request.headers.get("authorization", ""))
+        answer.set_cookie(COOKIE, session, path=path, httponly=True, secure=secure, samesite=None)
         return answer
 
     async def list_clusters(self, cluster: Cluster, request: Request) -> Response:

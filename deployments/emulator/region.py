@@ -1,5 +1,6 @@
 """The pretend region: its clusters, time, faults and what happened. It knows nothing of HTTP."""
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
@@ -36,6 +37,7 @@ class Region:
     """A region with `clusters` clusters of `hosts` nodes, Meta on the first `meta_hosts` of each (None: on all).
 
     `profile` documented serves only what is publicly documented; `seed` decides every id, address and poll phase.
+    The access key `reading_access_key` may read, and change nothing. `calls` counts calls by who sent them and method.
     """
 
     def __init__(
@@ -54,6 +56,8 @@ class Region:
         self.domain_id = secret(32, seed, "domain").lower()
         self.access_key = "EMU" + secret(17, seed, "access")
         self.secret_key = secret(40, seed, "secret")
+        self.reading_access_key = "EMU" + secret(17, seed, "reading access")
+        self.reading_secret_key = secret(40, seed, "reading secret")
         self.token = "MII" + secret(61, seed, "token")
         self.clock = Clock(start)
         self.faults = Faults()
@@ -69,6 +73,7 @@ class Region:
         self.servers: dict[str, Host] = {}
         self.temporary_keys: dict[str, Keys] = {}
         self.log: list[Mutation] = []
+        self.calls: Counter[tuple[str, str]] = Counter()
         self._hosts = hosts
         self._meta_hosts = hosts if meta_hosts is None else meta_hosts
         self._built = 0
@@ -188,6 +193,7 @@ class Region:
             created=self.clock.elapsed,
             manager_user="runbooks",
             manager_password="Emu." + secret(12, self.seed, "password", cluster_id),
+            viewer_password="Emu." + secret(12, self.seed, "viewer", cluster_id),
             agency_record=DEFAULT_AGENCY,
             last_agency=DEFAULT_AGENCY,
         )

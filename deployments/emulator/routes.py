@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from email.utils import format_datetime
 from typing import Literal
 
 from starlette.datastructures import QueryParams
@@ -10,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from deployments.emulator.region import Region
-from deployments.emulator.signatures import Denied, caller
+from deployments.emulator.signatures import Denied, caller, cloud_time
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Rating = Literal["CONFIRMED", "ASSUMED"]
@@ -54,7 +55,10 @@ _request_numbers = itertools.count(1)
 def authenticated(
     region: Region, handler: CloudHandler, refuse: Refusal, denied: Callable[[Denied], Response]
 ) -> Endpoint:
-    """Check the caller and the project before `handler`; `denied` and `refuse` give errors the shape of the face."""
+    """Check the caller and the project before `handler`; `denied` and `refuse` give errors the shape of the face.
+
+    The key that may only read is refused whatever is no GET; the words follow OpenStack's, the code is an assumption.
+    """
 
     async def endpoint(request: Request) -> Response:
         body = await request.body()
@@ -62,11 +66,16 @@ def authenticated(
             who = caller(region, request, body)
             if request.path_params.get("project_id", region.project_id) != region.project_id:
                 raise Denied("project", "the project in the path is not one of the caller's")
-            answer = handler(CloudCall(request, body, who))
+            region.calls[who, request.method] += 1
+            if request.method != "GET" and who == f"ak:{region.reading_access_key}":
+                answer = refuse(403, "403", "Policy doesn't allow this action to be performed.")
+            else:
+                answer = handler(CloudCall(request, body, who))
         except Denied as error:
             answer = denied(error)
         except BadRequest as error:
             answer = refuse(400, "400", str(error))
+        answer.headers["Date"] = format_datetime(cloud_time(region), usegmt=True)
         answer.headers["X-Request-Id"] = f"{next(_request_numbers):032x}"
         return answer
 

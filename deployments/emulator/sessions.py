@@ -35,6 +35,8 @@ class Sessions:
     def login(self, cluster: Cluster, authorization: str) -> Login:
         """Check an `Authorization: Basic` header; wrong passwords of the user count, a right one resets the count."""
         user, _, password = _decoded(authorization).partition(":")
+        if user == cluster.viewer_user and password == cluster.viewer_password:
+            return Login.ACCEPTED
         if user != cluster.manager_user:
             return Login.REJECTED
         if self._clock.elapsed < cluster.locked_until:
@@ -48,12 +50,20 @@ class Sessions:
             cluster.locked_until = self._clock.elapsed + LOCKED_SECONDS
         return Login.REJECTED
 
-    def open(self, cluster: Cluster) -> str:
-        """A new session; answers its id."""
+    def open(self, cluster: Cluster, authorization: str = "") -> str:
+        """A new session of whoever logs in so; answers its id."""
         session = secret(32, cluster.id, "session", cluster.next_session)
         cluster.next_session += 1
         cluster.sessions[session] = self._clock.elapsed
+        if _decoded(authorization).partition(":")[0] == cluster.viewer_user:
+            cluster.viewing.add(session)
         return session
+
+    def user(self, cluster: Cluster, session: str | None, authorization: str) -> str:
+        """Who calls: the session's user where there is one, else the one that logs in with the call."""
+        if session in cluster.sessions:
+            return cluster.viewer_user if session in cluster.viewing else cluster.manager_user
+        return _decoded(authorization).partition(":")[0]
 
     def alive(self, cluster: Cluster, session: str | None) -> bool:
         """Whether the session lives; using it keeps it alive."""

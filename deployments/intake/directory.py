@@ -3,8 +3,9 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +20,8 @@ from tasks import timing
 from tasks.blocks import Cluster as ClusterBlock
 from tasks.errors import LedgerUnavailable
 from tasks.ledger.database import Ledger
+from tasks.ledger.fleet_tables import ModeChange
+from tasks.ledger.modes import Modes, note_modes
 from tasks.ledger.receiving import clusters, sync_clusters
 from tasks.ledger.tables import Cluster
 
@@ -27,7 +30,17 @@ logger = logging.getLogger("runbooks.intake")
 REFRESH_EVERY = 60.0
 REFRESH_AT_MOST_EVERY = 5.0  # for the sake of a name nobody knows
 UNKNOWN_WAITS = 2.0  # seconds that it waits for Prefect at most
+MODES = {"cluster": "mode", "restart": "restart_mode", "rebind": "rebind_mode"}  # the block's fields
+SAID = {"cluster": "the mode", "restart": "the mode of restarts", "rebind": "the mode of binding"}
 NO_SUCH_TYPE = "Block type not found"  # Prefect's own words
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What Prefect's blocks say: the clusters, and their modes by the names of the blocks."""
+
+    clusters: Sequence[Cluster]
+    modes: dict[str, Modes]
 
 
 class Directory:
@@ -41,6 +54,7 @@ class Directory:
         self._ledger = ledger
         self._by_block: dict[str, Cluster] = {}
         self._by_report: dict[str, list[Cluster]] = {}
+        self._modes: dict[str, Modes] = {}  # as they were last seen here
         self._refreshed: datetime | None = None
         self._refreshing = asyncio.Lock()
         self.trouble = "the cluster blocks have not been read from Prefect yet"
@@ -93,11 +107,18 @@ class Directory:
                 found = await self._read()
             finally:
                 self._refreshed = timing.now()
+            changed: list[ModeChange] = []
             async with self._ledger.writing() as session:
                 if found is not None:
-                    await sync_clusters(session, found, now)
+                    await sync_clusters(session, found.clusters, now)
+                    news = {name: own for name, own in found.modes.items() if self._modes.get(name) != own}
+                    changed = await note_modes(session, news, now)
                     await session.flush()
                 known = await clusters(session)
+            self._modes = self._modes if found is None else found.modes
+            for each in changed:
+                if each.old:
+                    logger.info("%s of %s is %r now, it was %r", SAID[each.what], each.cluster, each.new, each.old)
             self._by_block = {cluster.name: cluster for cluster in known}
             by_report: dict[str, list[Cluster]] = defaultdict(list)
             for cluster in known:
@@ -114,14 +135,15 @@ class Directory:
                 logger.warning("%s", error)
             await asyncio.sleep(REFRESH_EVERY)
 
-    async def _read(self) -> list[Cluster] | None:
+    async def _read(self) -> _Found | None:
         """The blocks, without their secrets; None where Prefect does not answer."""
         if not PREFECT_API_URL.value():  # a client would start a server of its own
             self.trouble = "PREFECT_API_URL is not set"
             return None
         try:
             async with get_client() as client:
-                found = [_cluster(block) for block in await _blocks(client)]
+                blocks = [block for block in await _blocks(client) if _names_a_cluster(block)]
+            found = _Found([*map(_cluster, blocks)], {str(block.name): _modes(block.data) for block in blocks})
         except (httpx.HTTPError, PrefectHTTPStatusError, OSError, ValueError) as error:  # a proxy's page is no JSON
             why = f"Prefect does not list the cluster blocks ({str(error) or type(error).__name__})".split("\n")[0]
             if why != self.trouble:
@@ -129,7 +151,7 @@ class Directory:
             self.trouble = why
             return None
         self.trouble = ""
-        return [cluster for cluster in found if cluster]
+        return found
 
 
 async def _blocks(client: PrefectClient) -> Sequence[BlockDocument]:
@@ -142,12 +164,19 @@ async def _blocks(client: PrefectClient) -> Sequence[BlockDocument]:
         raise
 
 
-def _cluster(block: BlockDocument) -> Cluster | None:
+def _names_a_cluster(block: BlockDocument) -> bool:
+    return bool(block.name and block.data.get("cluster_id") and block.data.get("source"))
+
+
+def _modes(data: Mapping[str, Any]) -> Modes:
+    """As the block's form shows them; a block that was made before there were modes has the defaults."""
+    return {what: str(data.get(field) or ClusterBlock.model_fields[field].default) for what, field in MODES.items()}
+
+
+def _cluster(block: BlockDocument) -> Cluster:
     data = block.data
-    if not block.name or not data.get("cluster_id") or not data.get("source"):
-        return None
     return Cluster(
-        name=block.name,
+        name=str(block.name),
         cluster_id=str(data["cluster_id"]),
         source=str(data["source"]),
         speed=float(data.get("speed") or 1),

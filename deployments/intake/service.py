@@ -19,11 +19,13 @@ from deployments.intake.events import Teller, tell_changes
 from deployments.intake.framing import Counters
 from deployments.intake.group import task_group
 from deployments.intake.http_server import serving
+from deployments.intake.measures import Measures
 from deployments.intake.metrics import Metrics
 from deployments.intake.polling import Poller
 from deployments.intake.reconcile import Reconciler
 from deployments.intake.settings import Settings
 from deployments.intake.smn_listener import routes as smn_routes
+from deployments.intake.sweep_keeper import SweepKeeper
 from deployments.intake.syslog_listener import listening
 from deployments.intake.ticket_desk import TicketDesk
 from deployments.intake.webhook_listener import credentials_of
@@ -94,7 +96,9 @@ async def intake(
         _begin(stack, group, dispatcher.run())
         _begin(stack, group, Reconciler(ledger, dispatcher, metrics, name).run())
         _begin(stack, group, TicketDesk(ledger, metrics).run())
+        _begin(stack, group, SweepKeeper(ledger).run())
         _begin(stack, group, _measure(metrics, desk, counters))
+        _begin(stack, group, Measures(metrics.registry, per_cluster=settings.metrics.per_cluster).keep(ledger))
         if settings.polling.enabled:
             poller = Poller(ledger, desk, settings.polling, metrics, runbooks=RUNBOOKS)
             _begin(stack, group, poller.run())

@@ -123,6 +123,12 @@ class Polling(Section):
     concurrency: int = Field(20, ge=1, le=1000)
 
 
+class Metrics(Section):
+    """What `/metrics` tells."""
+
+    per_cluster: bool = Field(True, description="False: how alarms were handled, of all clusters together.")
+
+
 class Http(Section):
     """Where webhook, SMN, health and metrics are served."""
 
@@ -139,6 +145,7 @@ class Settings(Section):
     smn: Smn = Smn()
     webhook: Webhook = Webhook()
     polling: Polling = Polling()
+    metrics: Metrics = Metrics()
 
     @field_validator("*", mode="before")
     @classmethod

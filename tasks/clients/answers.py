@@ -19,10 +19,14 @@ CREDENTIALS = ("Authorization", "Cookie", "X-Auth-Token", "X-Security-Token")
 def content_of(call: str, answer: httpx.Response, body: bytes, *, plain: bool = False) -> Any:
     """What a successful answer holds (None: nothing); any other answer is one of our errors.
 
+    What came of a change names the service's id of the request, where it has one: its support asks for it. Of a read
+    it does not, so that the same trouble is told in the same words.
+
     Args:
         plain: it need not be JSON; then it is its text.
     """
     status = answer.status_code
+    asked = f" (request {named})" if answer.request.method != "GET" and (named := request_id(answer)) else ""
     if answer.is_success:
         try:
             return json.loads(body) if body else None
@@ -30,11 +34,11 @@ def content_of(call: str, answer: httpx.Response, body: bytes, *, plain: bool = 
             if plain:
                 return body.decode("utf-8", "replace")
             kind = excerpt(answer.headers.get("content-type", "no content type"))
-            raise ServerTrouble(call, f"the answer is not JSON ({kind}): {_said(answer, body)}") from error
+            raise ServerTrouble(call, f"the answer is not JSON ({kind}): {_said(answer, body)}{asked}") from error
     if answer.is_redirect:
         raise SessionLost(call, "redirected to a login page: there is no session", status=status)
     code, words = _reason(answer, body)
-    why = f"HTTP {status}{f' {code}' if code else ''}: {words}"
+    why = f"HTTP {status}{f' {code}' if code else ''}: {words}{asked}"
     if status == 429:
         raise Throttled(call, why, retry_after=_retry_after(answer.headers.get("retry-after", "")))
     if status in (404, 405, 501):
@@ -42,6 +46,11 @@ def content_of(call: str, answer: httpx.Response, body: bytes, *, plain: bool = 
     if status >= 500:
         raise ServerTrouble(call, why, status=status, code=code)
     raise (NotAuthorized if status in (401, 403) else Rejected)(call, why, status=status, code=code)
+
+
+def request_id(answer: httpx.Response) -> str:
+    """The cloud's id of the request; empty where the answer has none. Source: header `X-Request-Id`."""
+    return excerpt(answer.headers.get("x-request-id", ""))
 
 
 def _reason(answer: httpx.Response, body: bytes) -> tuple[str, str]:

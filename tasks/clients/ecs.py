@@ -39,14 +39,14 @@ class Ecs(Api):
         found = understood(f"{self.name} GET {path}", _Answer, await self.read(path))
         return found.server.metadata.agency_name or ""
 
-    async def set_agency(self, server_id: str, agency: str, *, would: str) -> None:
-        """Bind the server to the agency; other metadata stays (merge semantics).
+    async def set_agency(self, server_id: str, agency: str, *, would: str) -> str:
+        """Bind the server to the agency; other metadata stays (merge semantics). Returns the cloud's id of the request.
 
         Source: "Updating ECS Metadata", POST /v1/{project_id}/cloudservers/{server_id}/metadata;
         needs `ecs:cloudServers:updateMetadata` and `iam:agencies:pass`.
         """
         path = f"{self._path(server_id)}/metadata"
-        await self.act("POST", path, body={"metadata": {AGENCY_KEY: agency}}, would=would)
+        return (await self.act("POST", path, body={"metadata": {AGENCY_KEY: agency}}, would=would)).request
 
     def _path(self, server_id: str) -> str:
         # The id is from an answer of the nodes API: it must not lead to another route.

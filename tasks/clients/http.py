@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import ssl
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -14,7 +16,7 @@ from typing import Any, Self
 import httpx
 import stamina
 
-from tasks.clients.answers import content_of
+from tasks.clients.answers import content_of, request_id
 from tasks.errors import (
     ConfigurationError,
     DryRun,
@@ -42,6 +44,14 @@ class Patience:
     attempts: int = 3
     first_pause: float = 0.5
     longest_pause: float = 30.0
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a successful answer holds (None: nothing), and the service's id of the request (empty: it gave none)."""
+
+    content: Any
+    request: str
 
 
 def trusting(ca_file: str, ca_pem: str = "") -> ssl.SSLContext:
@@ -85,7 +95,9 @@ class Api:
         transport: replaces the network, for tests (`httpx.ASGITransport`).
 
     Attributes:
+        acts_as: the technical identity, in words for the evidence: a user or the name of a block, never a key.
         clock: what time the last answer said it was there (its `Date`, to the second); None where it did not say.
+        turn: entered for each request, before its time limit begins: who sends very many waits for his turn there.
     """
 
     def __init__(
@@ -102,8 +114,10 @@ class Api:
     ) -> None:
         self.name = name
         self.dry_run = dry_run
+        self.acts_as = "an unnamed login"
         self.clock: datetime | None = None
         self.patience = patience or Patience()
+        self.turn: Callable[[], AbstractAsyncContextManager[object]] = nullcontext
         try:
             self.http = httpx.AsyncClient(
                 base_url=url.rstrip("/") + "/",
@@ -113,7 +127,7 @@ class Api:
                 timeout=httpx.Timeout(self.patience.timeout, connect=self.patience.timeout / 2),
                 follow_redirects=False,
                 trust_env=False,
-                limits=httpx.Limits(max_connections=100, max_keepalive_connections=20 if keep_alive else 0),
+                limits=httpx.Limits(max_connections=100, max_keepalive_connections=100 if keep_alive else 0),
                 transport=transport,
                 headers={"Accept": "application/json", "User-Agent": "mrs-runbooks"},
             )
@@ -156,12 +170,12 @@ class Api:
             wait_jitter=patience.first_pause,
         ):
             with attempt:
-                return await self._answer("GET", path, params=params)
+                return (await self._answer("GET", path, params=params)).content
         raise AssertionError("unreachable: the last attempt raises")
 
     async def ask(self, path: str, *, body: Any) -> Any:
         """POST a question, once: a search that changes nothing. Errors as in `read`."""
-        return await self._answer("POST", path, json=body)
+        return (await self._answer("POST", path, json=body)).content
 
     async def act(
         self,
@@ -172,7 +186,7 @@ class Api:
         would: str,
         headers: dict[str, str] | None = None,
         plain: bool = False,
-    ) -> Any:
+    ) -> Answered:
         """Send one mutation, once. A lost or unreadable answer is OutcomeUnknown: never send it again blindly.
 
         Args:
@@ -203,14 +217,19 @@ class Api:
             return error.retry_after if error.retry_after <= self.patience.longest_pause else False
         return isinstance(error, Unreachable | ServerTrouble) and not isinstance(error, Untrusted)
 
-    async def _answer(self, method: str, path: str, *, plain: bool = False, **request: Any) -> Any:
-        return content_of(f"{self.name} {method} {path}", *await self._send(method, path, **request), plain=plain)
+    async def _answer(self, method: str, path: str, *, plain: bool = False, **request: Any) -> Answered:
+        answer, body = await self._send(method, path, **request)
+        return Answered(content_of(f"{self.name} {method} {path}", answer, body, plain=plain), request_id(answer))
 
     async def _send(self, method: str, path: str, **request: Any) -> tuple[httpx.Response, bytes]:
         """Send one request, once, and read its answer to the end, all within the time limit."""
         call, body = f"{self.name} {method} {path}", bytearray()
         try:
-            async with asyncio.timeout(self.patience.timeout), self.http.stream(method, path, **request) as answer:
+            async with (
+                self.turn(),
+                asyncio.timeout(self.patience.timeout),
+                self.http.stream(method, path, **request) as answer,
+            ):
                 async for part in answer.aiter_bytes():
                     body += part
                     if len(body) > LONGEST_ANSWER:

@@ -113,7 +113,7 @@ async def _made(api: Api, account: Account, change: Change) -> str:
         "description": document(cut(change.text, LONGEST_TEXT)),
         "labels": ["runbooks", change.mark],
     }
-    answer = await api.act("POST", "issue", body={"fields": fields}, would="file an issue")
+    answer = (await api.act("POST", "issue", body={"fields": fields}, would="file an issue")).content
     return made(f"{api.name} POST issue", _Issue, answer).key
 
 

@@ -11,7 +11,7 @@ import httpx
 from pydantic import Field
 
 from tasks.clients.answers import content_of, excerpt, understood
-from tasks.clients.http import Api, Patience
+from tasks.clients.http import Answered, Api, Patience
 from tasks.clients.logins import Login
 from tasks.clients.routes import Route, routes_with
 from tasks.errors import NotAuthorized, NotOffered, ServerTrouble, SessionLost
@@ -74,6 +74,7 @@ class Manager(Api):
             keep_alive=keep_alive,
             transport=transport,
         )
+        self.acts_as = f"Manager user {user!r}"
         self.cluster = cluster
         self.routes = routes_with(routes or {})
         self._login = Login(str(self.http.base_url), user, password)
@@ -101,6 +102,17 @@ class Manager(Api):
             and serial in ("", row.serial)
         )
 
+    async def active_alarms(self) -> tuple[Alarm, ...]:
+        """Every active alarm of the cluster, whatever its id.
+
+        Raises:
+            ServerTrouble: as in `alarms`.
+
+        Source: O&M > Alarm > Alarms, without a filter by id; route unverified.
+        """
+        rows = await self._rows("alarms", "alarms", Alarm, {"clusterId": str(self.cluster), "status": "uncleared"})
+        return tuple(row for row in rows if _status(row) == "uncleared")
+
     async def occurrence(self, alarm: Alarm) -> Alarm | None:
         """This very occurrence, active or cleared, or None where Manager no longer lists it.
 
@@ -117,8 +129,12 @@ class Manager(Api):
 
         Source: O&M > Alarm > Masking; route unverified.
         """
+        return alarm_id in await self.masked_alarms()
+
+    async def masked_alarms(self) -> frozenset[str]:
+        """Ids of all masked alarms. Source: as in `is_masked`."""
         content = await self._read("masking", {"clusterId": str(self.cluster)})
-        return alarm_id in understood("Manager GET masking", _Masking, content).maskedAlarms
+        return frozenset(understood("Manager GET masking", _Masking, content).maskedAlarms)
 
     async def hosts(self) -> tuple[ManagedHost, ...]:
         """All hosts of the cluster with their management IP. Source: Hosts page; route unverified."""
@@ -141,7 +157,7 @@ class Manager(Api):
             raise ServerTrouble("Manager GET instances", why)
         method, path = self._route("restart").method, self._path("restart", service=service)
         would = f"restart the {instance.role or service} instance of {instance.host}"
-        content = await self.act(method, path, body={"instanceIds": [int(instance.id)]}, would=would)
+        content = (await self.act(method, path, body={"instanceIds": [int(instance.id)]}, would=would)).content
         command = content.get("commandId") if isinstance(content, dict) else None
         return str(command) if isinstance(command, int | str) else ""
 
@@ -199,7 +215,7 @@ class Manager(Api):
                 break
         raise ServerTrouble(call, f"{total} rows announced, {len(found)} listed")
 
-    async def _answer(self, method: str, path: str, **request: Any) -> Any:
+    async def _answer(self, method: str, path: str, **request: Any) -> Answered:
         """As `Api`, within the session: a lost one is opened anew once, and only a read is repeated."""
         seen = self._sessions or await self._open_session(0)
         try:

@@ -1,4 +1,4 @@
-"""The MRS cloud API: the cluster's record, its nodes with their role instances, the agency update."""
+"""The MRS cloud API: clusters, their records, their nodes with their role instances, the agency update."""
 
 from pydantic import Field
 
@@ -7,11 +7,16 @@ from tasks.clients.http import Api
 from tasks.errors import ServerTrouble
 from tasks.models import ClusterRecord, Component, Frozen, Node, Text
 
-NODES_PER_PAGE, MOST_PAGES = 100, 200
+CLUSTERS_PER_PAGE, NODES_PER_PAGE, MOST_PAGES = 100, 100, 200
 
 
 class _Record(Frozen):
     cluster: ClusterRecord
+
+
+class _RecordPage(Frozen):
+    total: int = Field(ge=0, validation_alias="clusterTotal")
+    clusters: tuple[ClusterRecord, ...] = ()
 
 
 class _Server(Frozen):
@@ -52,6 +57,33 @@ class Mrs(Api):
         """
         path = f"v1.1/{self.project_id}/cluster_infos/{cluster_id}"
         return understood(f"{self.name} GET {path}", _Record, await self.read(path)).cluster
+
+    async def clusters(self, state: str = "existing") -> tuple[ClusterRecord, ...]:
+        """The project's clusters, those of its default enterprise project at least.
+
+        Args:
+            state: `existing` is every cluster that is not terminated; else for example `running`.
+
+        Raises:
+            ServerTrouble: the pages do not add up to the announced number of clusters.
+
+        Source: "Querying a Cluster List", GET /v1.1/{project_id}/cluster_infos; `currentPage` counts from 1. By the
+        vendor's SDK enterpriseProjectId defaults to the default enterprise project; no value for all is published.
+        """
+        path = f"v1.1/{self.project_id}/cluster_infos"
+        call = f"{self.name} GET {path}"
+        found: dict[str, ClusterRecord] = {}
+        total = 0
+        for number in range(1, MOST_PAGES + 1):
+            query = {"clusterState": state, "pageSize": str(CLUSTERS_PER_PAGE), "currentPage": str(number)}
+            page = understood(call, _RecordPage, await self.read(path, params=query))
+            new = {record.id: record for record in page.clusters if record.id and record.id not in found}
+            found, total = found | new, page.total
+            if len(found) >= total:
+                return tuple(found.values())
+            if not new:  # the list ends early, or every page is the first one
+                break
+        raise ServerTrouble(call, f"{total} clusters announced, {len(found)} listed")
 
     async def nodes(self, cluster_id: str) -> tuple[Node, ...]:
         """All nodes of the cluster with their role instances.

@@ -96,7 +96,7 @@ async def _made(api: Api, account: Account, change: Change) -> str:
     }
     if change.part_of:
         body["MemberOf"] = change.part_of
-    answer = await api.act("POST", "ticket", body=body, would="file a ticket")
+    answer = (await api.act("POST", "ticket", body=body, would="file a ticket")).content
     return made(f"{api.name} POST ticket", _Hit, answer).id
 
 
@@ -113,7 +113,7 @@ async def _set_status(api: Api, key: str, change: Change) -> None:
     wanted = "resolved" if change.kind == "resolve" else "open"
     if await _is(api, key, wanted):
         return
-    said = await api.act("PUT", f"ticket/{key}", body={"Status": wanted}, would="change a ticket's status")
+    said = (await api.act("PUT", f"ticket/{key}", body={"Status": wanted}, would="change a ticket's status")).content
     if not await _is(api, key, wanted):  # RT answers 200 to a status that it does not take
         raise Rejected(f"{api.name} PUT ticket/{key}", f"it does not become {wanted}: {said}", status=200)
 

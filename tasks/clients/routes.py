@@ -1,4 +1,4 @@
-"""Manager's routes, in one table: method, path, and whether a published source states it."""
+"""The routes, in two tables, Manager's and the cloud's: method, path, and whether a published source states it."""
 
 from collections.abc import Mapping
 from string import Formatter
@@ -31,6 +31,32 @@ ROUTES: Mapping[str, Route] = {
     "commands": Route("GET", "commands", ASSUMED),
     "command": Route("GET", "commands/{command}", ASSUMED),
 }
+
+
+class CloudRoute(NamedTuple):
+    """A route of a cloud service, in short; `action` is the policy action that its caller needs (IAM, version 1.1)."""
+
+    service: str
+    method: str
+    path: str
+    rating: str
+    action: str
+
+
+CLOUD_ROUTES: Mapping[str, CloudRoute] = {
+    "record": CloudRoute("MRS", "GET", "cluster_infos/{id}", CONFIRMED, "mrs:cluster:get"),
+    "nodes": CloudRoute("MRS", "GET", "clusters/{id}/nodes", CONFIRMED, "mrs:host:list"),
+    # Of the identity policies it needs none; whether the others are asked is not published.
+    "agency update": CloudRoute("MRS", "GET", "async_task_status/update_ecs_agency", CONFIRMED, "mrs:cluster:get"),
+    "metadata": CloudRoute("ECS", "GET", "cloudservers/{id}", CONFIRMED, "ecs:cloudServers:get"),
+    "agency": CloudRoute("IAM", "GET", "OS-AGENCY/agencies", CONFIRMED, "iam:agencies:listAgencies"),
+    "changes": CloudRoute("CTS", "GET", "traces", CONFIRMED, "cts:trace:list"),
+}
+
+
+def call_of(route: Route | CloudRoute, service: str) -> str:
+    """Service, method and path, for example `Manager GET alarms`."""
+    return f"{service} {route.method} {route.path or '(none)'}"
 
 
 def routes_with(overrides: Mapping[str, str]) -> dict[str, Route]:

@@ -1,7 +1,5 @@
 """Any other ticket system, by a webhook of the user's own: each change is one POST, which may come more than once."""
 
-from typing import Any
-
 import httpx
 
 from tasks.clients.ticketing import Account, Change, Shown, api_of
@@ -33,6 +31,6 @@ async def webhook(account: Account, change: Change) -> str:
         }
         once = {"Idempotency-Key": f'"{change.marker}"'}
         path = address.path.lstrip("/")
-        answer: Any = await api.act("POST", path, body=body, would="tell a webhook", headers=once, plain=True)
+        answer = (await api.act("POST", path, body=body, would="tell a webhook", headers=once, plain=True)).content
     key = answer.get("key") if isinstance(answer, dict) else None
     return key if isinstance(key, str) and key else change.key or change.mark

@@ -16,6 +16,8 @@ rejections    What was received and could not be used, with the reason; the same
 sources       When each source was last heard.
 messages      Ids of messages that must not be accepted twice.
 intakes       When each intake was started and last alive: their gaps are our own outages.
+mode_changes  How the modes in the cluster blocks changed, as the intake saw it.
+measured      How each episode went, in seconds and in words, measured once when it was closed: for `/metrics`.
 
 `observing.py` has the rules for what is seen, `episodes.py` those for who acts; `database.py` opens the ledger.
 Whoever writes does so alone (`Ledger.writing`), so a rule may read, decide and write without a race.

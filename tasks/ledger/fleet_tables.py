@@ -1,4 +1,4 @@
-"""The ledger's tables about the fleet: sweeps and what they saw, which routes answer, how modes changed."""
+"""The ledger's tables about the fleet: sweeps, which routes answer, how modes changed, how episodes went."""
 
 from datetime import datetime
 
@@ -6,6 +6,7 @@ from sqlalchemy import ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tasks.ledger.columns import Table
+from tasks.ledger.tables import Episode
 
 
 class Sweep(Table, kw_only=True, eq=False):
@@ -16,6 +17,9 @@ class Sweep(Table, kw_only=True, eq=False):
         selection: what was selected, as it was written, one a line; empty: the whole fleet.
         planned: how many clusters it set out to look at.
         ended: None while it goes on, or when it never came to its end.
+        holder: the process that is at it, which says so again and again: `alive` is when it last did.
+        runs: how often it was begun, the first time and again.
+        summary: what came of it, in a sentence or two, or why it was broken off; empty while it goes on.
     """
 
     __tablename__ = "sweeps"
@@ -25,6 +29,10 @@ class Sweep(Table, kw_only=True, eq=False):
     planned: Mapped[int] = mapped_column(default=0)
     started: Mapped[datetime] = mapped_column(index=True)
     ended: Mapped[datetime | None] = mapped_column(default=None)
+    holder: Mapped[str] = mapped_column(default="")
+    alive: Mapped[datetime]
+    runs: Mapped[int] = mapped_column(default=1)
+    summary: Mapped[str] = mapped_column(default="")
 
 
 class Swept(Table, kw_only=True, eq=False):
@@ -81,3 +89,25 @@ class ModeChange(Table, kw_only=True, eq=False):
     at: Mapped[datetime] = mapped_column(primary_key=True)
     old: Mapped[str]
     new: Mapped[str]
+
+
+class MeasuredRow(Table, kw_only=True, eq=False):
+    """How one episode went, measured once when it was closed: what came to be known of it since changes no number.
+
+    Attributes:
+        id: grows with each commit.
+        detect, act, verify, recover: seconds, by their definitions in `measuring.py`; None: not known.
+        refused: why changes were refused, a word for each host, one a line.
+    """
+
+    __tablename__ = "measured"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True, init=False)
+    episode_id: Mapped[str] = mapped_column(ForeignKey(Episode.id), unique=True)
+    cluster: Mapped[str]
+    alarm_id: Mapped[str]
+    outcome: Mapped[str]
+    detect: Mapped[float | None]
+    act: Mapped[float | None]
+    verify: Mapped[float | None]
+    recover: Mapped[float | None]
+    refused: Mapped[str]

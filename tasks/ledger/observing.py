@@ -19,6 +19,7 @@ REMEMBERED = timedelta(hours=48)  # a cleared occurrence is compared with what c
 CONNECTING = timedelta(seconds=60)
 STILL_LISTED = timedelta(minutes=5)  # longer than a reading of Manager's list may take until it is written down
 REPAIRED = frozenset({Outcome.END, Outcome.CLEARED, Outcome.CLEARED_BY_PERSON})
+READ_FROM_MANAGER = ("poll", "sweep")
 MOST_AT_ONCE = 5_000  # a statement takes 32,766 values at most, of which each is three
 LEARNED = ("serial", "occurred", "last_seen", "cleared", "cleared_seen", "cleared_by", "episode_id", "ended", "trace")
 OCCURRENCES = Occurrence.metadata.tables[Occurrence.__tablename__]
@@ -159,7 +160,8 @@ def _take(session: AsyncSession, memory: _Memory, sighting: Sighting) -> Seen:
         return _clear(memory, sighting, known, where)
     if known is not None:
         _learn(memory, known, sighting)
-        if sighting.source == "poll" and known.cleared_seen is not None and now - known.cleared_seen > STILL_LISTED:
+        listed = sighting.source in READ_FROM_MANAGER
+        if listed and known.cleared_seen is not None and now - known.cleared_seen > STILL_LISTED:
             known = None
         elif known.cleared_seen is not None or known.episode_id is not None:
             again = "was cleared already" if known.cleared_seen else "is known"

@@ -233,7 +233,7 @@ class Intent(Table, kw_only=True, eq=False):
 
     Attributes:
         before: what the target was before, as JSON, to tell later whether the change was made.
-        command: Manager's id of the command, once it answered.
+        command: Manager's id of the command, of a bind the cloud's id of the request, once it was answered.
         ended: when it was seen how it ended; None: it may have been made or not, and only the world can tell.
     """
 

@@ -1,14 +1,15 @@
 """A ticket lives with its alarms: resolved when all of them are cleared, opened again when one comes back."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks.ledger.outbox import REOPENED_WITHIN, note
 from tasks.ledger.tables import Breaker, Occurrence
-from tasks.ledger.ticket_tables import TicketRow
+from tasks.ledger.ticket_tables import ChangeRow, TicketRow
 
 INCIDENT = "incident/"
 CLEARED_BY = {"auto": " by Meta", "person": " by a person, which says nothing of its cause"}
@@ -47,6 +48,39 @@ async def follow_alarms(session: AsyncSession, now: datetime, *, dry: bool = Fal
         row.state, row.resolved = ("resolved", now) if kind == "resolve" else ("open", None)
         await note(session, row, kind, text, source, now)
     return changed
+
+
+async def stale_tickets(session: AsyncSession, cluster_ids: Collection[str], since: datetime) -> dict[str, list[str]]:
+    """Tickets that should be over and are not: cluster's id -> a sentence each.
+
+    Args:
+        since: what was cleared or resolved after that may still be on its way.
+    """
+    found: dict[str, list[str]] = defaultdict(list)
+    still_open = select(TicketRow).where(TicketRow.cluster_id.in_(cluster_ids), TicketRow.state == "open")
+    for row in (await session.scalars(still_open)).all():
+        kind, _, _ = await _of_alarms(session, row)
+        last = select(func.max(Occurrence.cleared_seen)).where(
+            Occurrence.cluster_id == row.cluster_id, Occurrence.alarm_id == row.alarm_id
+        )
+        cleared = await session.scalar(last)
+        if kind == "resolve" and cleared is not None and cleared < since:
+            found[row.cluster_id].append(f"ticket {row.key or row.correlation} is open, its alarms are cleared")
+    untold = (
+        select(TicketRow)
+        .join(ChangeRow, ChangeRow.correlation == TicketRow.correlation)
+        .where(
+            TicketRow.cluster_id.in_(cluster_ids),
+            ChangeRow.kind == "resolve",
+            ChangeRow.done.is_(None),
+            ChangeRow.at < since,
+        )
+        .distinct()
+    )
+    for row in (await session.scalars(untold)).all():
+        words = f"ticket {row.key or row.correlation} is resolved, and its system has not taken that"
+        found[row.cluster_id].append(words)
+    return found
 
 
 async def _of_incident(session: AsyncSession, row: TicketRow) -> tuple[str, str, str]:

@@ -34,9 +34,9 @@ class Figure:
     more: Mapping[str, float | str] = field(default_factory=dict)
 
 
-def table_of(figures: Sequence[Figure]) -> Table:
+def table_of(figures: Sequence[Figure], title: str = "Waits") -> Table:
     """The figures, one a row."""
-    table = Table("what", "measured", "target", "met", "peer", "more", title="Waits", show_lines=True)
+    table = Table("what", "measured", "target", "met", "peer", "more", title=title, show_lines=True)
     for each in figures:
         met = "" if each.met is None else "yes" if each.met else "no"
         more = ", ".join(f"{name} {_short(value)}" for name, value in each.more.items())

@@ -57,7 +57,9 @@ BAD_INPUT = {
     "up|--port|65536": 'Invalid value "65536" for --port. Must be <= 65535.',
     "nope": 'Unknown command "nope". '
     "Available commands: intake, alarm, ledger, up, stop, resume, breaker, approvals, ...",
-    "doctor": 'Command "doctor" parameter --cluster requires an argument.',
+    "doctor": "name one cluster, or give --all, with --select if not all are meant",
+    "doctor|prod|--all": "name one cluster, or give --all, with --select if not all are meant",
+    "doctor|prod|--select|a=b": "name one cluster, or give --all, with --select if not all are meant",
 }
 
 

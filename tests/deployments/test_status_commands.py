@@ -14,6 +14,7 @@ from tasks.ledger.approving import put, question_of
 from tasks.ledger.database import DRIVERS, Ledger, open_ledger
 from tasks.ledger.episodes import Asking, Holding, claim, let_go
 from tasks.ledger.keeping import Line, digest_of, keep, written_out
+from tasks.ledger.modes import note_modes
 from tests.deployments.conftest import Runbooks
 from tests.intake.standing import a_cluster, connect, seen, told
 
@@ -69,6 +70,13 @@ class Told:
             await keep(session, self.holding, LINES, NOW)  # begun anew it learns the same
             await let_go(session, self.holding)
 
+    async def sees_modes(self, *modes: str) -> None:
+        """The cluster's restarts have these modes, one after the other."""
+        async with open_ledger(self._url) as ledger:
+            for n, mode in enumerate(modes):
+                async with ledger.writing() as session:
+                    await note_modes(session, {"alpha": {"restart": mode}}, NOW + timedelta(seconds=n))
+
     async def asked(self) -> tuple[str, str, str, str]:
         """What came of the question: decision, by whom, how that is known, comment."""
         assert isinstance(self.holding, Holding)
@@ -111,6 +119,17 @@ async def test_why_tells_the_reason(runbooks: Runbooks, story: Told) -> None:
         2,
         "error: the ledger knows no cluster and no episode 'beta': `runbooks status` shows them\n",
     )
+
+
+async def test_why_tells_of_other_modes(runbooks: Runbooks, story: Told) -> None:
+    """How the cluster's modes changed is told, the last five changes; not how they were when it was first seen."""
+    await story.begin()
+    await story.sees_modes("approve", "auto", "observe")
+    told = [line for line in (await runbooks("why", "alpha")).out.splitlines() if line.startswith("mode")]
+    assert [line.partition(" UTC ")[2].rstrip() for line in told] == [
+        "the mode of a restart became 'auto', it was 'approve'",
+        "the mode of a restart became 'observe', it was 'auto'",
+    ]
 
 
 async def test_evidence_is_exported_and_verified(runbooks: Runbooks, story: Told, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Faults of the agency: its binding, its record, and the agency itself in IAM."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -125,6 +126,26 @@ async def test_an_agency_that_does_not_work(
     seen = [(each["name"], each["trust_domain_name"], each["expire_time"]) for each in answer.json()["agencies"]]
     assert (seen, set(bindings(cluster).values())) == (shown, {DEFAULT})
     assert (raised, failing(cluster)) == (["node-core1", "node-core2", "node-master1"], [])
+
+
+async def test_an_agency_whose_end_or_rights_are_wrong(region: Region, cloud: CloudClient) -> None:
+    """One that expires in a week or has no right to OBS still issues keys, and IAM shows it, until it is mended."""
+    agency = region.agencies.all()[0]
+    roles = f"/v3.0/OS-AGENCY/domains/{region.domain_id}/agencies/{agency.id}/roles"
+
+    async def shown() -> tuple[str | None, list[str]]:
+        async with cloud(region) as client:
+            listed = (await client.get(f"/v3.0/OS-AGENCY/agencies?domain_id={region.domain_id}")).json()["agencies"]
+            return listed[0]["expire_time"], [role["name"] for role in (await client.get(roles)).json()["roles"]]
+
+    region.set_fault("agency-expiring")
+    region.set_fault("agency-without-obs")
+    region.advance(900)
+    wrong, issues = await shown(), region.agencies.issues_keys(agency.name)
+    region.clear_fault("agency-expiring")
+    region.clear_fault("agency-without-obs")
+    assert (wrong, issues) == ((f"{region.clock.start + timedelta(days=7):%Y-%m-%dT%H:%M:%S.%f}", []), True)
+    assert await shown() == (None, ["OBS OperateAccess"])
 
 
 def test_an_unknown_agency_cannot_be_deleted(region: Region) -> None:

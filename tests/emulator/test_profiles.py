@@ -41,6 +41,7 @@ CONFIRMED = {
     ("GET", "/v3.0/OS-AGENCY/agencies/{agency_id}"),
     ("GET", "/v3.0/OS-AGENCY/domains/{domain_id}/agencies/{agency_id}/roles"),
     ("GET", "/v3.0/OS-AGENCY/projects/{project_id}/agencies/{agency_id}/roles"),
+    ("GET", "/v3.0/OS-INHERIT/domains/{domain_id}/agencies/{agency_id}/roles/inherited_to_projects"),
     ("POST", "/v3.0/OS-CREDENTIAL/securitytokens"),
     ("GET", "/v3/{project_id}/traces"),
     ("GET", "/smn/{certificate_id}"),

@@ -194,7 +194,11 @@ def test_agencies(sdk: Sdk, region: Region) -> None:
         "FOREVER",
     )
     assert ([each.name for each in by_name], [each.name for each in paged], len(trusting)) == ([DEFAULT], ["C"], 4)
+    everywhere = sdk.iam.list_all_projects_permissions_for_agency(
+        iam.ListAllProjectsPermissionsForAgencyRequest(agency_id=shown.id, domain_id=region.domain_id)
+    )
     assert [role.name for role in domain.roles] == ["OBS OperateAccess"]
+    assert everywhere.roles == []
     assert [role.name for role in project.roles] == ["CES FullAccess", "KMS Administrator"]
 
 

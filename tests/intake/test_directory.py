@@ -1,6 +1,7 @@
 """Which clusters there are: what Prefect's blocks say, and what was last read while Prefect is away."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -194,3 +195,28 @@ async def test_a_new_block_is_known_to_the_first_alarm_of_it(prefect_server: str
     assert isinstance(directory.by_report(cluster.source), tuple)
     await directory.refresh(for_unknown=True)
     assert isinstance(directory.by_report(cluster.source), Cluster)
+
+
+@pytest.mark.server
+async def test_a_change_of_a_mode_is_kept(
+    client: PrefectClient, ledger: Ledger, ledger_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Old and new mode are kept and said once, by whichever intake sees it first; the first sight is kept, not said."""
+    cluster, query = a_cluster(), "SELECT what, old, new FROM mode_changes WHERE cluster = ? ORDER BY at, what"
+    caplog.set_level(logging.INFO, "runbooks.intake")
+    await block_of(cluster).save(cluster.name)
+    first = [("cluster", "", "approve"), ("rebind", "", "as the cluster"), ("restart", "", "as the cluster")]
+    directory = Directory(ledger)
+    for each in (directory, Directory(ledger), directory):
+        await each.refresh()
+    assert rows(ledger_file, query, cluster.name) == first
+    changed = block_of(cluster).model_copy(update={"mode": "auto", "rebind_mode": "observe"})
+    await changed.save(cluster.name, overwrite=True)
+    for each in (directory, Directory(ledger), directory):
+        await each.refresh()
+    second = [("cluster", "approve", "auto"), ("rebind", "as the cluster", "observe")]
+    assert rows(ledger_file, query, cluster.name) == first + second
+    assert [each.getMessage() for each in caplog.records if cluster.name in each.getMessage()] == [
+        f"the mode of {cluster.name} is 'auto' now, it was 'approve'",
+        f"the mode of binding of {cluster.name} is 'observe' now, it was 'as the cluster'",
+    ]

@@ -149,6 +149,11 @@ async def test_what_it_says_of_itself(settings: Settings, ledger: Ledger) -> Non
     async with running(settings, ledger) as outside:
         assert set(outside.running.ports) == {"http", "udp", "tcp"}
         assert (await outside.posted("prod")).status_code == 200
+
+        async def the_ledgers_too() -> bool:
+            return "runbooks_waits_open" in (await outside.http.get("/metrics")).text
+
+        await eventually(the_ledgers_too)
         health, ready, metrics = [await outside.http.get(path) for path in ("/health", "/ready", "/metrics")]
     assert (health.status_code, health.json()) == (200, {"status": "ok"})
     assert (ready.status_code, ready.json()) == (200, {"ledger": "", "desk": ""})
@@ -176,6 +181,15 @@ async def test_what_it_says_of_itself(settings: Settings, ledger: Ledger) -> Non
         "runbooks_intake_poll_overdue_seconds",
         "runbooks_intake_datagrams_lost",
         "runbooks_intake_refused_connections",
+        "runbooks_time_to_detect_seconds",
+        "runbooks_time_to_act_seconds",
+        "runbooks_time_to_verify_seconds",
+        "runbooks_time_to_recover_seconds",
+        "runbooks_episodes_closed_total",
+        "runbooks_refusals_total",
+        "runbooks_episodes_open",
+        "runbooks_waits_open",
+        "runbooks_waits_overdue",
     }
     assert 'runbooks_intake_accepted_total{source="webhook"} 1.0' in metrics.text.splitlines()
 

@@ -83,12 +83,17 @@ async def test_a_restart_that_was_sent(world: Worlds, known: bool) -> None:
         cluster.raises_the_alarm()
         case, host = a_case(cluster), cluster.host
         async with segment(cluster) as connection:
+            _, before = await broken(cluster, connection)
             alarm, command = await restarted(cluster, connection)
             if known:
                 await command_is(case, "3", host, command)
-        async with segment(cluster):
+        async with segment(cluster) as connection:
             deed = await restart_instance.fn(case, alarm)
-        did = f"restarted (command {command if known else 'unknown'}): it is 'Normal' now, was 'Faulty'"
+            _, after = await broken(cluster, connection)
+        was, is_ = (f"{each.status!r}, started {each.started:%Y-%m-%d %H:%M:%S}" for each in (before, after))
+        by = f"(command {command if known else 'unknown'}) by Manager user {cluster.cluster.manager_user!r}"
+        did = f"restarted {by}: was {was}, is {is_}"
+        assert (before.status, after.status) == ("Faulty", "Normal")
         assert deed == Deed(host=host, did=did, at=deed.at, changed=True)
         assert done(cluster) == cluster.restarts()
 
@@ -158,9 +163,17 @@ async def test_a_bind_that_was_sent(world: Worlds) -> None:
             first = await bind_node.fn(case, node, [alarm], begun=False)
         async with segment(cluster):
             again = await bind_node.fn(case, node, [alarm], begun=False)
+        request = first.did.partition("X-Request-Id ")[2][:32]
+        begun = again.did.partition("begun at ")[2].partition(" UTC")[0]
+        by, read = "bound by the credentials of the cluster block", f"agency was none, is {agency}, read back"
         assert [first, again] == [
-            Deed(host=node.host, did=f"bound to {agency}, read back", at=first.at, changed=True),
-            Deed(host=node.host, did=again.did, at=again.at, changed=True),
+            Deed(host=node.host, did=f"{by} (X-Request-Id {request}): {read}", at=first.at, changed=True),
+            Deed(
+                host=node.host,
+                did=f"{by} (begun at {begun} UTC, X-Request-Id {request}): {read}",
+                at=again.at,
+                changed=True,
+            ),
         ]
-        assert again.did.startswith(f"bound to {agency}, read back (begun at ")
+        assert int(request, 16) > 0
         assert done(cluster) == [("set-metadata", node.host)]

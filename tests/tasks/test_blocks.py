@@ -1,12 +1,17 @@
 """The blocks: what they refuse, what they never show, and what is said when one is missing or wrong."""
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 import pytest
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import BlockDocumentUpdate
 from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from tasks.blocks import Cloud, Cluster, Manager, cluster_block
 from tasks.clients.signing import SignedWithKeys, SignedWithToken
@@ -51,7 +56,12 @@ def test_secrets_are_marked_for_the_form() -> None:
     assert {kind: sorted(fields) for kind, fields in schemas.items()} == {
         Manager: ["password"],
         Cloud: cloud,
-        Cluster: [*(f"cloud.{field}" for field in cloud), "manager.password"],
+        Cluster: [
+            *(f"changing_cloud.{field}" for field in cloud),
+            "changing_manager.password",
+            *(f"cloud.{field}" for field in cloud),
+            "manager.password",
+        ],
     }
 
 
@@ -109,6 +119,44 @@ def test_what_a_cluster_refuses(changes: dict[str, Any], field: str) -> None:
         Cluster.model_validate(content(**changes))
     assert field in str(caught.value)
     assert [secret for secret in SECRETS if secret in str(caught.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("changing_manager", "url", "https://10.0.0.2:28443/web/api/v2"),
+        ("changing_manager", "cluster_number", 2),
+        *[("changing_cloud", field, f"{value}-2") for field, value in PLACE.items()],
+    ],
+)
+def test_changes_go_where_reads_go(name: str, field: str, value: object) -> None:
+    """The block for changes leads to the very same place as the one that reads, only the login may be another."""
+    reads = {**MANAGER} if name == "changing_manager" else {**PLACE, **KEYS}
+    own = reads | ({"user": "changer"} if name == "changing_manager" else {"access_key": "s3cret-ak2"})
+    assert getattr(Cluster.model_validate(content(**{name: own})), name) is not None
+    what = f"{name}.{field} is '{value}' and {name.removeprefix('changing_')}.{field} "
+    with pytest.raises(ValidationError, match=re.escape(what)) as caught:
+        Cluster.model_validate(content(**{name: own | {field: value}}))
+    assert "both must lead to the same place, only the login may differ" in str(caught.value)
+    assert [secret for secret in SECRETS if secret in str(caught.value)] == []
+
+
+def test_a_slash_at_the_end_is_the_same_place() -> None:
+    """An address with a slash at its end is the same address."""
+    own = MANAGER | {"url": MANAGER["url"] + "/"}
+    assert Cluster.model_validate(content(changing_manager=own)).changing_manager is not None
+
+
+def test_changes_take_the_routes_of_reads() -> None:
+    """The login for changes goes by the routes of the block that reads; others of its own are refused."""
+    routes = {"restart": "PUT own/restart"}
+    cluster = Cluster.model_validate(content(manager=MANAGER | {"routes": routes}, changing_manager=MANAGER))
+    own = cluster.manager_for_changes()
+    assert own is not None
+    assert own.routes == routes
+    assert Cluster.model_validate(content()).manager_for_changes() is None
+    with pytest.raises(ValidationError, match="leave it empty, those of manager are used"):
+        Cluster.model_validate(content(changing_manager=MANAGER | {"routes": routes}))
 
 
 def test_a_new_cluster_is_safe() -> None:
@@ -284,6 +332,21 @@ async def test_a_missing_block_tells_how_to_make_one(prefect_server: str) -> Non
         "or check the spelling"
     )
     assert issubclass(UnknownCluster, ConfigurationError)
+
+
+@pytest.mark.anyio
+async def test_a_server_in_trouble_is_asked_again() -> None:
+    """A Prefect server that answers 500, as when its database is busy, is asked again before a gate stays shut."""
+    answers = [500, 500, 404]
+    asked: list[str] = []
+
+    async def troubled(request: Request) -> Response:
+        asked.append(request.url.path)
+        return JSONResponse({"detail": "QueuePool limit"}, answers.pop(0))
+
+    async with PrefectClient(Starlette(routes=[Route("/{path:path}", troubled)])) as client:
+        assert "there is no cluster 'prod'" in await error_of(cluster_block("prod", client))
+    assert asked == ["/api/block_types/slug/mrs-cluster/block_documents/name/prod"] * 3
 
 
 @pytest.mark.server

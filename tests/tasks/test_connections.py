@@ -4,6 +4,7 @@ import asyncio
 from uuid import uuid4
 
 import pytest
+from pydantic import SecretStr
 
 from tasks.blocks import Cloud, Cluster, Manager
 from tasks.connections import Connection, connected
@@ -14,13 +15,24 @@ pytestmark = [pytest.mark.server, pytest.mark.anyio]
 NOWHERE = "http://127.0.0.1:9"
 
 
-async def saved(*, name: str = "", mode: str = "auto", ca_file: str = "") -> Case:
-    """A case about a cluster whose block is saved; its cloud's CA is in this file."""
+async def saved(*, name: str = "", mode: str = "auto", ca_file: str = "", apart: str = "") -> Case:
+    """A case about a cluster whose block is saved; its cloud's CA is in this file.
+
+    Args:
+        apart: which of `manager cloud` has a login for changes.
+    """
     manager = Manager(url=NOWHERE, user="u", password="p")
     cloud = Cloud(
         project_id="p", domain_id="d", mrs_url=NOWHERE, ecs_url=NOWHERE, iam_url=NOWHERE, token="t", ca_file=ca_file
     )
-    block = Cluster.model_validate({"cluster_id": "c", "source": "s", "manager": manager, "cloud": cloud, "mode": mode})
+    own = {
+        "manager": Manager(url=NOWHERE, user="c", password="c"),
+        "cloud": cloud.model_copy(update={"token": SecretStr("c")}),
+    }
+    block = Cluster.model_validate(
+        {"cluster_id": "c", "source": "s", "manager": manager, "cloud": cloud, "mode": mode}
+        | {f"changing_{each}": own[each] for each in apart.split()}
+    )
     name = name or f"cluster-{uuid4().hex[:8]}"
     await block.save(name, overwrite=True)
     return Case(cluster=name, alarm_id="12110", dry_run=False)
@@ -99,6 +111,38 @@ async def test_a_dry_run_has_dry_clients_of_its_own(prefect_server: str) -> None
     ):
         assert [dry(each) for each in (wet, other, observed)] == [[False] * 4, [True] * 4, [True] * 4]
         assert wet is not other
+
+
+@pytest.mark.parametrize(
+    ("apart", "reading", "changing"),
+    [
+        ("", (False, False), (None, None)),
+        ("manager", (True, False), (False, None)),
+        ("cloud", (False, True), (None, False)),
+        ("manager cloud", (True, True), (False, False)),
+    ],
+)
+async def test_who_reads_changes_nothing_where_another_login_does(
+    prefect_server: str, apart: str, reading: tuple[bool, bool], changing: tuple[bool | None, bool | None]
+) -> None:
+    """Where a block names a login for changes the client that reads is dry, and the other one is made beside it."""
+    async with connected(await saved(apart=apart)) as wet:
+        made = tuple(client and client.dry_run for client in (wet.changing_manager, wet.changing_ecs))
+        assert ((wet.manager.dry_run, wet.ecs.dry_run), made) == (reading, changing)
+        assert wet.manager_for_changes is (wet.changing_manager or wet.manager)
+        assert wet.ecs_for_changes is (wet.changing_ecs or wet.ecs)
+    for client in (wet.changing_manager, wet.changing_ecs):
+        assert client is None or client.http.is_closed
+
+
+async def test_where_nothing_is_changed_no_login_for_changes_is_used(prefect_server: str) -> None:
+    """For an `observe` cluster and for a dry run no client with the login for changes is made."""
+    both = await saved(apart="manager cloud")
+    watching = await saved(apart="manager cloud", mode="observe")
+    async with connected(both.model_copy(update={"dry_run": True})) as one, connected(watching) as other:
+        for each in (one, other):
+            assert (dry(each), each.changing_manager, each.changing_ecs) == ([True] * 4, None, None)
+            assert (each.manager_for_changes, each.ecs_for_changes) == (each.manager, each.ecs)
 
 
 async def test_a_cluster_without_a_block_is_unknown(prefect_server: str) -> None:

@@ -13,11 +13,28 @@ from prefect.logging import disable_run_logger
 from flows.alm_12110 import PAGE
 from tasks import timing
 from tasks.evidence import MEANING, Page, digest, quoted, record, report
+from tasks.graph import Edge, Graph
 from tasks.models import Alarm, Answer, Case, Deed, Outcome
 from tasks.trail import Trail
 
 AT = datetime(2026, 7, 1, 8, tzinfo=UTC)
-SHORT = Page(alarm_id="12110", title="No keys", impact="jobs fail", by_hand={"3": "Restart it.", "7": "Call O&M."})
+SHORT = Page(
+    alarm_id="12110",
+    title="No keys",
+    graph=Graph(
+        {"1": "find it", "2": "normal?", "3": "cleared?", "7": "call O&M"},
+        [
+            Edge("1", "next", "2"),
+            Edge("2", "yes", "7"),
+            Edge("2", "no", "3"),
+            Edge("3", "yes", "END"),
+            Edge("3", "no", "7"),
+            Edge("7", "next", "ESCALATE"),
+        ],
+    ),
+    impact="jobs fail",
+    by_hand={"3": "Restart it.", "7": "Call O&M."},
+)
 ATTACKS = [
     "<script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
@@ -114,6 +131,54 @@ Flow run: http://prefect.example/runs/1
     )
 
 
+def test_a_report_for_the_ui() -> None:
+    """The Prefect UI gets the page's steps as a table too, host by host, with its evidence cut, and the graph."""
+    trail = Trail(Case(cluster="prod-1", alarm_id="12110", dry_run=False))
+    first, second = alarms = trail.found([alarm("node-1", "17"), alarm("node-2", "18")])
+    seen = "meta instance of node-1: the nodes API says 'Faulty'; Manager says 'Faulty', started 2026-07-01 07:00:00"
+    answers = [
+        Answer(host="node-1", value="n", seen=seen, at=AT),
+        Answer(host="node-2", value="y", seen="ok ~ b", at=AT),
+    ]
+    trail.answered("2", answers, alarms)
+    trail.reached("7", [second])
+    trail.end([second], Outcome.ESCALATE, step="7")
+    trail.acted("3", [Deed(host="node-1", did="not restarted: no", at=AT, ended=Outcome.REFUSED)], [first])
+    plain, drawn = report(trail, SHORT, ""), report(trail, SHORT, "", drawn=True)
+    steps = """\
+## The page's steps
+
+| step | host   | question | answer   | evidence                                                     | time (UTC) |
+| ---- | ------ | -------- | -------- | ------------------------------------------------------------ | --- |
+| 1    | node-1 | find it  | found    | ALM-12110 serial 17 is active on Manager                     | 07-01 08:00:00 |
+| 2    | node-1 | normal?  | no       | meta instance: the ... 'Faulty', started 2026-07-01 07:00:00 | 07-01 08:00:00 |
+| 3    | node-1 | cleared? | REFUSED  | not restarted: no                                            | 07-01 08:00:00 |
+| 1    | node-2 | find it  | found    | ALM-12110 serial 18 is active on Manager                     | 07-01 08:00:00 |
+| 2    | node-2 | normal?  | yes      | ok \\~ b                                                      | 07-01 08:00:00 |
+| 7    | node-2 | call O&M | ESCALATE |                                                              |  |
+
+## The way through the page
+
+```mermaid
+flowchart TD
+  s1["1. find it"]
+  s2{{"2. normal?"}}
+  s3{{"3. cleared?"}}
+  s7["7. call O&M"]
+  s1 -->|"2 hosts"| s2
+  s2 -->|"yes, 1 host"| s7
+  s2 -->|"no, 1 host"| s3
+  s3 -->|"yes"| w_END(["END"])
+  s3 -->|"no"| s7
+  s7 -->|"1 host"| w_ESCALATE(["ESCALATE"])
+  s3 -.->|"1 host"| w_3_REFUSED(["REFUSED"])
+  linkStyle 0,1,2,5,6 stroke:#2f6feb,stroke-width:4px
+```
+
+"""
+    assert drawn == plain.replace("## What happened", f"{steps}## What happened")
+
+
 def test_a_report_of_a_run_that_joined() -> None:
     """A run that followed no alarm has no empty tables, and asks nobody for anything."""
     trail = Trail(Case(cluster="prod-1", alarm_id="12110"))
@@ -191,6 +256,22 @@ def test_a_foreign_text_is_shown_as_it_is_and_is_nothing_but_text(text: str) -> 
     children = cells[1].children or []
     assert {child.type for child in children} <= {"text", "text_special"}
     assert "".join(child.content for child in children) == shown(text)
+
+
+@pytest.mark.parametrize("text", ATTACKS)
+def test_no_field_of_others_breaks_out_of_the_steps(text: str) -> None:
+    """No evidence and no host adds a row, a cell or markup to the table of steps, or is in the drawing at all."""
+    trail = Trail(Case(cluster="prod-1", alarm_id="12110"))
+    (about,) = trail.found([alarm(f"x{text}", "17")])
+    trail.answered("2", [Answer(host=about.host, value="n", seen=text * 3, at=AT)], [about])
+    trail.stop(Outcome.ERROR, text)
+    written = report(trail, SHORT, "", drawn=True).partition("## The page's steps")[2].partition("## What happened")[0]
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(written)
+    inline = [child.type for token in tokens for child in token.children or []]
+    assert set(inline) <= {"text", "text_special"}
+    assert [sum(token.type == kind for token in tokens) for kind in ("tr_open", "td_open", "fence")] == [4, 18, 1]
+    fence = next(token.content for token in tokens if token.type == "fence")
+    assert text not in fence
 
 
 @pytest.mark.parametrize("text", ATTACKS)

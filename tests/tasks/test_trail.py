@@ -14,7 +14,7 @@ from prefect.logging import disable_run_logger
 from tasks.ledger.earlier import HandedOver
 from tasks.ledger.episodes import Holding, Part
 from tasks.models import NOT_LISTED, Alarm, Answer, Case, Deed, Outcome
-from tasks.trail import NEEDS_A_PERSON, NO_HOST, WHOLE_CLUSTER, WORST_FIRST, End, Trail
+from tasks.trail import NEEDS_A_PERSON, NO_HOST, WHOLE_CLUSTER, WORST_FIRST, End, Entry, Trail
 
 PROCEDURE = json.loads(files("flows").joinpath("procedures/ALM-12110.json").read_text())
 PATHS: list[list[str]] = [trace.split() for trace in PROCEDURE["traces"]]
@@ -202,6 +202,17 @@ def test_the_wait_counts_from_the_last_thing_done() -> None:
     ]
     assert trail.acted("3", deeds, abouts) == abouts[:2]
     assert trail.done_at == {"3": times[1]}
+
+
+def test_a_look_before_a_change_is_no_change() -> None:
+    """What was looked at before a restart is recorded as asked, and neither begins the wait nor counts as done."""
+    trail, about = Trail(CASE), alarm("a")
+    trail.found([about])
+    look = Deed(host="a", did="before the restart: seen", at=AT, looked=True)
+    assert trail.acted("3", [look], [about]) == [about]
+    assert (trail.done_at, trail.entries[-1]) == ({}, Entry(AT, "3", "a", "asked", "before the restart: seen"))
+    assert trail.answered("3", [answer("a", "n")], [about]) == ([], [about])
+    assert trail.traces == {"a": "2y"}  # nothing was changed, so step 3 was none
 
 
 @pytest.mark.parametrize(

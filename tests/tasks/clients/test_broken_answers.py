@@ -25,6 +25,7 @@ ALARM = Alarm(alarm_id="12110", serial="1")
 Answer = Callable[[httpx.Request], httpx.Response]
 READS: dict[str, Callable[[Answer], Awaitable[object]]] = {
     "cluster": lambda answer: _mrs(answer).cluster("c"),
+    "clusters": lambda answer: _mrs(answer).clusters(),
     "nodes": lambda answer: _mrs(answer).nodes("c"),
     "agency_update_running": lambda answer: _mrs(answer).agency_update_running("c"),
     "ecs.agency": lambda answer: Ecs(

@@ -17,6 +17,10 @@ def upgrade() -> None:
         sa.Column("planned", sa.Integer(), nullable=False),
         sa.Column("started", sa.DateTime(timezone=True), nullable=False),
         sa.Column("ended", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("holder", sa.Text(), nullable=False),
+        sa.Column("alive", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("runs", sa.Integer(), nullable=False),
+        sa.Column("summary", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index(op.f("ix_sweeps_started"), "sweeps", ["started"], unique=False)
@@ -50,4 +54,20 @@ def upgrade() -> None:
         sa.Column("old", sa.Text(), nullable=False),
         sa.Column("new", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("cluster", "what", "at"),
+    )
+    op.create_table(
+        "measured",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("episode_id", sa.Text(), nullable=False),
+        sa.Column("cluster", sa.Text(), nullable=False),
+        sa.Column("alarm_id", sa.Text(), nullable=False),
+        sa.Column("outcome", sa.Text(), nullable=False),
+        sa.Column("detect", sa.Double(), nullable=True),
+        sa.Column("act", sa.Double(), nullable=True),
+        sa.Column("verify", sa.Double(), nullable=True),
+        sa.Column("recover", sa.Double(), nullable=True),
+        sa.Column("refused", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["episode_id"], ["episodes.id"]),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("episode_id"),
     )

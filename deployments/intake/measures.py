@@ -1,0 +1,149 @@
+"""How well alarms are handled, for Prometheus: derived from the ledger, so every intake shows the same."""
+
+import asyncio
+import logging
+from collections import Counter as Counts
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from tasks import timing
+from tasks.errors import LedgerUnavailable
+from tasks.ledger.database import Ledger
+from tasks.ledger.fleet_tables import MeasuredRow
+from tasks.ledger.measuring import measure, measured, open_now, to_measure
+
+EVERY = 15.0
+OVERLAP = timedelta(minutes=10)  # longer than it takes from the time that a closing has to its commit
+AT_ONCE, PAGE = 200, 5_000  # episodes that are measured, and read, at once
+PLACE = ("cluster", "alarm")
+DETECT_BUCKETS = (5, 15, 30, 60, 120, 300, 900, 3600)
+ACT_BUCKETS = (5, 15, 60, 300, 900, 1800, 3600, 14400)
+VERIFY_BUCKETS = (60, 300, 600, 900, 1200, 1800, 3600, 7200)
+RECOVER_BUCKETS = (300, 600, 900, 1200, 1800, 3600, 7200, 14400)
+CLOSED = "counted once the episode is closed, 25 minutes after its run ended"
+
+logger = logging.getLogger("runbooks.intake")
+
+
+class Measures:
+    """The numbers that are the ledger's: the same in every intake, and after its start. Take the maximum of several.
+
+    They are shown once they were read for the first time, else a start would look like a reset.
+
+    Args:
+        per_cluster: a cluster that had an episode has about 50 series for each of its alarms. False leaves the names
+            out, and all clusters are one.
+    """
+
+    def __init__(self, registry: CollectorRegistry, *, per_cluster: bool = True) -> None:
+        self._registry, self._per_cluster = registry, per_cluster
+        self._since: datetime | None = None
+        self._last = 0  # id of the last that was counted
+        self._shown: dict[Gauge, set[tuple[str, ...]]] = {}  # what each gauge shows
+
+        def times(name: str, what: str, buckets: tuple[int, ...]) -> Histogram:
+            name = f"runbooks_time_to_{name}_seconds"
+            return Histogram(name, f"{what}; {CLOSED}", PLACE, buckets=buckets, registry=None)
+
+        self.detect = times(
+            "detect",
+            "From when an alarm occurred, by Manager's clock less its skew, to the first source that told of it",
+            DETECT_BUCKETS,
+        )
+        self.act = times("act", "From when an episode was opened to the first change that was begun", ACT_BUCKETS)
+        self.verify = times(
+            "verify",
+            "From the last change, once it was seen to be done, to when it was known whether it cleared the alarm",
+            VERIFY_BUCKETS,
+        )
+        self.recover = times(
+            "recover",
+            "From when an alarm occurred to when the last alarm of its episode was cleared",
+            RECOVER_BUCKETS,
+        )
+        self.closed = Counter(
+            "runbooks_episodes_closed",
+            f"Episodes by how they ended, END is repaired; {CLOSED}",
+            [*PLACE, "outcome"],
+            registry=None,
+        )
+        self.refused = Counter(
+            "runbooks_refusals",
+            f"Hosts for which a change was refused, by why; {CLOSED}",
+            [*PLACE, "reason"],
+            registry=None,
+        )
+        self.open = Gauge("runbooks_episodes_open", "Episodes that are open", [*PLACE, "state"], registry=None)
+        self.waits = Gauge("runbooks_waits_open", "Runs that wait for a clear", PLACE, registry=None)
+        self.overdue = Gauge(
+            "runbooks_waits_overdue", "Runs whose wait should have ended over a minute ago", PLACE, registry=None
+        )
+
+    async def keep(self, ledger: Ledger) -> None:
+        """Read them anew every few seconds, until cancelled."""
+        while True:
+            try:
+                await self.refresh(ledger)
+            except LedgerUnavailable as error:
+                logger.warning("the metrics of the ledger stay as they were last read: %s", error)
+            await asyncio.sleep(EVERY)
+
+    async def refresh(self, ledger: Ledger) -> None:
+        """Measure what was closed, read what was measured since the last time, and what is open now.
+
+        Raises:
+            LedgerUnavailable: the rest is left for later.
+        """
+        now = timing.now()
+        async with ledger.reading() as session:
+            todo = await to_measure(session, self._since)
+        for first in range(0, len(todo), AT_ONCE):
+            async with ledger.writing() as session:
+                await measure(session, todo[first : first + AT_ONCE])
+        rows: list[MeasuredRow] = []
+        async with ledger.reading() as session:
+            while page := await measured(session, rows[-1].id if rows else self._last, PAGE):
+                rows += page
+            going = await open_now(session, now)
+        for row in rows:
+            self._count(row)
+            self._last = row.id
+        first_time, self._since = self._since is None, now - OVERLAP
+        self._set(self.open, going.episodes)
+        self._set(self.waits, going.waits)
+        self._set(self.overdue, going.overdue)
+        if first_time:
+            for each in (self.detect, self.act, self.verify, self.recover, self.closed, self.refused):
+                self._registry.register(each)
+            for gauge in (self.open, self.waits, self.overdue):
+                self._registry.register(gauge)
+
+    def _count(self, episode: MeasuredRow) -> None:
+        place = (self._called(episode.cluster), episode.alarm_id)
+        self.closed.labels(*place, episode.outcome).inc()
+        for reason in episode.refused.splitlines():
+            self.refused.labels(*place, reason).inc()
+        for histogram, seconds in (
+            (self.detect, episode.detect),
+            (self.act, episode.act),
+            (self.verify, episode.verify),
+            (self.recover, episode.recover),
+        ):
+            if seconds is not None:
+                histogram.labels(*place).observe(seconds)
+
+    def _set(self, gauge: Gauge, counts: Mapping[tuple[str, ...], int]) -> None:
+        """Those that are no more are left out; none is missing in between, for another thread may be reading."""
+        summed: Counts[tuple[str, ...]] = Counts()
+        for (cluster, *more), count in counts.items():
+            summed[self._called(cluster), *more] += count
+        for labels, count in summed.items():
+            gauge.labels(*labels).set(count)
+        for gone in self._shown.get(gauge, set()).difference(summed):
+            gauge.remove(*gone)
+        self._shown[gauge] = set(summed)
+
+    def _called(self, cluster: str) -> str:
+        return cluster if self._per_cluster else ""

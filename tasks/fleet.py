@@ -1,0 +1,127 @@
+"""The fleet: every cluster that has a block, and what is chosen of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import get_args
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import BlockDocument
+from prefect.exceptions import ObjectNotFound
+from pydantic import ValidationError
+
+from tasks.blocks import Cluster, Mode, faults_of, prefect_unreachable
+from tasks.errors import ConfigurationError, Unreachable
+from tasks.models import few
+
+NO_SUCH_TYPE = "Block type not found"  # Prefect's own words
+ATTEMPTS = 3
+SELECTORS = ("name", "cloud", "region", "mode")  # what is chosen by beside labels; no label is called so
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """All cluster blocks, by their names.
+
+    Attributes:
+        broken: why a block cannot be used, without what is in it.
+        clouds: the name of each cluster's cloud block.
+    """
+
+    clusters: Mapping[str, Cluster]
+    broken: Mapping[str, str]
+    clouds: Mapping[str, str] = field(default_factory=dict)
+
+
+async def read_fleet(client: PrefectClient) -> Fleet:
+    """Every `Cluster` block with its secrets, page by page: Prefect puts the blocks it names in their places.
+
+    Raises:
+        Unreachable: the Prefect server cannot be asked.
+    """
+    clusters, broken, clouds = {}, {}, {}
+    for document in await documents_of(client, Cluster.get_block_type_slug()):
+        name = document.name or str(document.id)
+        try:  # as Cluster.aload does, but without an event for each of them
+            clusters[name] = Cluster.model_validate(document.data)
+        except ValidationError as error:
+            broken[name] = faults_of(error)
+            continue
+        if reference := document.block_document_references.get("cloud"):
+            clouds[name] = str(reference["block_document"]["name"])
+    return Fleet(clusters, broken, clouds)
+
+
+async def documents_of(client: PrefectClient, slug: str, *, include_secrets: bool = True) -> list[BlockDocument]:
+    """All blocks of a type as Prefect keeps them, by name; none where the type was never registered.
+
+    Raises:
+        Unreachable: the Prefect server cannot be asked.
+    """
+    try:
+        kind = await client.read_block_type_by_slug(slug)
+        for _ in range(ATTEMPTS):
+            # The route that lists a type at once has no pages, and its time grows with the square of their number.
+            chosen = {"block_documents": {"block_type_id": {"any_": [str(kind.id)]}, "is_anonymous": {"eq_": False}}}
+            count = (await client.request("POST", "/block_documents/count", json=chosen)).json()
+            found = await _pages(client, {**chosen, "include_secrets": include_secrets})
+            if len(found) == count:
+                return found
+    except ObjectNotFound as error:
+        # No block of this type was ever made; any other 404 is a proxy's, or a wrong address.
+        if isinstance(error.http_exc, httpx.HTTPStatusError) and NO_SUCH_TYPE in error.http_exc.response.text:
+            return []
+        raise prefect_unreachable(error, "blocks") from error
+    except (httpx.HTTPError, ValueError) as error:  # ValueError: a proxy's page is no JSON
+        raise prefect_unreachable(error, "blocks") from error
+    raise Unreachable("blocks", f"blocks of the type {slug} come and go while they are listed: try again")
+
+
+async def _pages(client: PrefectClient, chosen: dict[str, object]) -> list[BlockDocument]:
+    """As many pages as there are, as long as the server makes them."""
+    found: dict[UUID, BlockDocument] = {}
+    offset = 0
+    while rows := (await client.request("POST", "/block_documents/filter", json={**chosen, "offset": offset})).json():
+        found.update((each.id, each) for each in BlockDocument.model_validate_list(rows))
+        offset += len(rows)
+    return list(found.values())
+
+
+def selected(fleet: Fleet, selection: Sequence[str]) -> dict[str, Cluster]:
+    """The usable clusters that match all of the selection, by block name; may be none. No selection: all of them.
+
+    Args:
+        selection: `LABEL=VALUE`, `region=VALUE`, `cloud=BLOCK`, `mode=VALUE`, `name=GLOB`.
+
+    Raises:
+        ConfigurationError: one of them is malformed, or names a label that no cluster has.
+    """
+    chosen = dict(fleet.clusters)
+    for each in selection:
+        matches = _selector(fleet, each)
+        chosen = {name: cluster for name, cluster in chosen.items() if matches(name, cluster)}
+    return chosen
+
+
+def _selector(fleet: Fleet, text: str) -> Callable[[str, Cluster], bool]:
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not (key and equals and value):
+        raise ConfigurationError(f"the selection {text!r} is not written as KEY=VALUE, for example stage=production")
+    by_key: dict[str, Callable[[str, Cluster], bool]] = {
+        "name": lambda name, _: fnmatchcase(name, value),
+        "cloud": lambda name, _: fleet.clouds.get(name) == value,
+        "region": lambda _, cluster: cluster.cloud.region == value,
+        "mode": lambda _, cluster: cluster.mode == value,
+    }
+    if key == "mode" and value not in get_args(Mode):
+        raise ConfigurationError(f"the selection {text!r} names no mode: write observe, approve or auto")
+    labels = {label for cluster in fleet.clusters.values() for label in cluster.labels}
+    if key not in by_key and key not in labels:
+        known = sorted({*by_key, *labels})
+        near = get_close_matches(key, known, 1)
+        advice = f"did you mean {near[0]}?" if near else f"there is {few(known)}"
+        raise ConfigurationError(f"the selection {text!r} names a label that no cluster has: {advice}")
+    return by_key.get(key) or (lambda _, cluster: cluster.labels.get(key) == value)

@@ -1,0 +1,59 @@
+"""What our own records say of a cluster: is something stuck or overdue, is its source silent."""
+
+from datetime import timedelta
+
+from tasks.blocks import Cluster
+from tasks.ledger.sweeping import Told
+from tasks.sweep.seen import Seen
+from tasks.sweep.verdicts import Verdict, no_faults, unread
+
+SILENT = timedelta(hours=24)  # longer than any report or heartbeat that Manager can be set to
+NEW = timedelta(hours=1)
+
+
+def not_stuck(seen: Seen) -> Verdict:
+    """Whether every open episode is at work, waits or is being verified."""
+    told = seen.told
+    return no_faults([*told.stuck], "no episode is stuck") if isinstance(told, Told) else _untold(seen)
+
+
+def not_overdue(seen: Seen) -> Verdict:
+    """Whether every wait that should have ended has."""
+    told = seen.told
+    return no_faults([*told.overdue], "no wait is overdue") if isinstance(told, Told) else _untold(seen)
+
+
+def no_stale_ticket(seen: Seen) -> Verdict:
+    """Whether every open ticket is about an active alarm."""
+    told = seen.told
+    return (
+        no_faults([*told.tickets], "no open ticket is about a cleared alarm")
+        if isinstance(told, Told)
+        else _untold(seen)
+    )
+
+
+def source_speaks(seen: Seen) -> Verdict:
+    """Whether anything was heard of it lately: an alarm, a clear, or its list of alarms that was read."""
+    told = seen.told
+    if not isinstance(told, Told):
+        return _untold(seen)
+    if not isinstance(seen.block, Cluster):
+        return "n/a", "it has no block, so nobody listens for its alarms"
+    trouble = f"; reading its alarms: {told.trouble}" if told.trouble else ""
+    if told.heard and seen.now - told.heard < SILENT:
+        return "pass", f"heard at {told.heard:%Y-%m-%d %H:%M} UTC{trouble}"
+    if told.connected and seen.now - told.connected < NEW:
+        return "n/a", f"it was connected at {told.connected:%Y-%m-%d %H:%M} UTC"
+    what = (
+        f"nothing was heard of it since {told.heard:%Y-%m-%d %H:%M} UTC"
+        if told.heard
+        else "nothing was ever heard of it"
+    )
+    return "fail", f"{what}{trouble}{'' if told.intake else '; no intake is at work'}"
+
+
+def _untold(seen: Seen) -> Verdict:
+    if seen.told is None or isinstance(seen.told, Told):
+        return "n/a", "it has no block, so no run is ever about it"
+    return unread("the ledger", seen.told)
