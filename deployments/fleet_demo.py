@@ -21,7 +21,8 @@ from deployments.emulator.inventory import Cluster as EmulatedCluster
 from deployments.emulator.region import Region
 from deployments.scenarios import break_cluster, give_an_agency
 from deployments.stage import Stage, kept, staged
-from deployments.sweep_commands import order_sweep, show_report, watched
+from deployments.sweep_commands import order_sweep, watched
+from deployments.sweep_views import show_report
 from deployments.terminal import say
 from tasks.errors import StepFailed
 from tasks.gates import BREAKER

@@ -27,6 +27,7 @@ from tasks.trail import NEEDS_A_PERSON
 DEPLOYMENT = "alm-12110/by-hand"
 LOOK_EVERY = 1.0
 PAGE, LATE = 200, 50  # lines that are read at once; so many may come out of their order
+LAST_LINES = 5.0  # seconds that the last lines of a run that has ended are waited for
 NO_WORKER = 15.0  # seconds that a run may be due before it is said that nobody takes it
 INFO = 20
 
@@ -91,22 +92,26 @@ async def _run(parameters: dict[str, object], by: str, *, detach: bool) -> int:
 async def _watched(client: PrefectClient, out: Console, run_: UUID) -> int:
     """Print its log and its states as they come, until it is over."""
     seen: set[UUID] = set()
-    shown, since, warned = "", asyncio.get_running_loop().time(), False
+    said: set[str] = set()
+    shown, since, warned, patience = "", asyncio.get_running_loop().time(), False, LAST_LINES
     while True:
         found = await client.read_flow_run(run_)
         for log in await _logs(client, run_, offset=max(0, len(seen) - LATE)):
             if log.id not in seen and log.level >= INFO:
                 _say(out, log.timestamp, log.message)
             seen.add(log.id)
+            said.add(log.message)
         state = found.state
         name = state.name or "" if state else ""
         if state and name != shown:
             shown, since = name, asyncio.get_running_loop().time()
             _tell_state(out, found)
-        if state and state.is_final():
+        if state and state.is_final() and (state.message in said or patience <= 0):
             out.print(Text(state.message or name))
             word = Outcome(name) if name in set(Outcome) else None
             return int(word is None or word in NEEDS_A_PERSON)
+        if state and state.is_final():  # the log comes later than the state; its last line is the state's message
+            patience -= LOOK_EVERY
         waits = state is not None and state.is_scheduled() and name not in ("AwaitingRetry", "Resuming")
         if waits and not warned and asyncio.get_running_loop().time() - since > NO_WORKER:
             out.print("no worker has taken it yet: is one up? (`prefect worker start --pool mrs-runbooks`)")

@@ -4,7 +4,6 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -24,6 +23,7 @@ from rich.text import Text
 from deployments.brake_commands import By, person
 from deployments.ending import run_until_ended
 from deployments.intake_commands import prefect_is_known
+from deployments.sweep_views import SHORTEST, Files, show_cluster, show_report, table_of
 from deployments.terminal import console
 from tasks.approvals import STARTED_BY
 from tasks.errors import ConfigurationError
@@ -31,16 +31,12 @@ from tasks.fleet import read_fleet, selected
 from tasks.ledger.database import Ledger, open_ledger
 from tasks.ledger.fleet_tables import Sweep
 from tasks.ledger.sweeping import names_swept, sweeps, sweeps_called
-from tasks.sweep.checks import CHECKS
-from tasks.sweep.forms import as_csv, as_json, change_as_plain
-from tasks.sweep.picture import as_html
-from tasks.sweep.reports import MOMENT, Change, Found, Report, report_of
+from tasks.sweep.forms import as_json, change_as_plain
+from tasks.sweep.reports import MOMENT, Change, Report, report_of
 
 DEPLOYMENT = "sweep/by-hand"
 LOOK_EVERY = 1.0
 NO_WORKER = 15.0  # seconds that a run may be due before it is said that nobody takes it
-SHORTEST = 8  # letters of an id that tell enough
-SHOWN = 50  # findings that a terminal gets
 
 sweep = App(name="sweep", help="Hold every cluster of the fleet against the checks. Changes nothing.")
 
@@ -48,22 +44,6 @@ Html = Annotated[Path | None, Parameter(help="Write a page with the whole fleet 
 Json = Annotated[Path | None, Parameter(name="--json", help="Write everything as JSON.")]
 Csv = Annotated[Path | None, Parameter(help="Write one line for each answer.")]
 About = Annotated[str, Parameter(name="SWEEP", help="The first letters of its id, or `last`.")]
-
-
-@dataclass(frozen=True)
-class Files:
-    """Where a report is written to."""
-
-    html: Path | None
-    json: Path | None
-    csv: Path | None
-
-    def write(self, out: Console, report: Report) -> None:
-        """Write what was asked for."""
-        for path, form in ((self.html, as_html), (self.json, as_json), (self.csv, as_csv)):
-            if path is not None:
-                path.write_text(form(report), encoding="utf-8")
-                out.print(Text(f"written: {path}"))
 
 
 @sweep.default
@@ -119,7 +99,7 @@ def show(about: About = "last", /, *, cluster: str = "") -> int:
     report = run_until_ended(_reported(about))
     out = console()
     if cluster:
-        return _show_cluster(out, report, cluster)
+        return show_cluster(out, report, cluster)
     show_report(out, report)
     return int(bool(report.findings))
 
@@ -154,7 +134,7 @@ def diff(
         ("of clusters that are gone", change.gone),
     ):
         if found:
-            out.print(_table(title, found))
+            out.print(table_of(title, found))
     return int(bool(change.new))
 
 
@@ -284,34 +264,3 @@ async def _resumed(about: str) -> int:
         await client.set_flow_run_state(run.id, Scheduled(message="a person resumes it"), force=True)
     console().print(Text(f"sweep {row.id} goes on: `runbooks sweep list` shows when it has ended"))
     return 0
-
-
-def show_report(out: Console, report: Report) -> None:
-    """Print the findings, the worst first, and the summary."""
-    findings = report.findings
-    if findings:
-        out.print(_table("findings", findings[:SHOWN], report.change))
-        if len(findings) > SHOWN:
-            where = f"`runbooks sweep report {report.sweep.id[:SHORTEST]} --html FILE`"
-            out.print(Text(f"and {len(findings) - SHOWN} more: {where}"))
-    out.print(Text(report.sweep.summary or report.summary))
-
-
-def _table(title: str, found: Sequence[Found], change: Change | None = None) -> Table:
-    table = Table("cluster", "check", "severity", *(["change"] if change else []), "seen", title=Text(title))
-    for each in found:
-        word = [change.word(each.cluster, each.check.id)] if change else []
-        table.add_row(*map(Text, (each.cluster, each.check.id, each.check.severity, *word, each.seen)))
-    return table
-
-
-def _show_cluster(out: Console, report: Report, cluster: str) -> int:
-    row = next((each for each in report.rows if each.cluster == cluster), None)
-    if row is None:
-        raise ConfigurationError(f"sweep {report.sweep.id} did not look at {cluster!r}: check the spelling")
-    table = Table("check", "answer", "seen", "where it is a no", title=Text(cluster))
-    for check in CHECKS:
-        value, seen = row.answers.get(check.id, ("n/a", "not asked"))
-        table.add_row(*map(Text, (check.title, value, seen, check.remedy if value == "fail" else "")))
-    out.print(table)
-    return int(bool(row.failed))

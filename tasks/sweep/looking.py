@@ -6,7 +6,7 @@ Once a service gives no answer it is asked nothing more about this cluster: one 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from tasks import timing
 from tasks.blocks import Cloud, Cluster
@@ -64,7 +64,7 @@ class Looker:
         self._stack = AsyncExitStack()
         self._clouds: dict[Account, CloudClients] = {}
 
-    async def __aenter__(self) -> "Looker":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

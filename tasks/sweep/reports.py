@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -27,12 +28,12 @@ class Row:
     at: datetime
     answers: Mapping[str, tuple[str, str]]
 
-    @property
+    @cached_property
     def failed(self) -> Sequence[str]:
         """The checks that failed, in the table's order."""
         return [check.id for check in CHECKS if self.answers.get(check.id, ("", ""))[0] == "fail"]
 
-    @property
+    @cached_property
     def untold(self) -> Sequence[str]:
         """The checks that cannot be told and should be."""
         return [c.id for c in CHECKS if c.observable and self.answers.get(c.id, ("", ""))[0] == "cannot tell"]
@@ -74,7 +75,7 @@ class Change:
         """`new` or `standing` for a finding of the later sweep."""
         return "new" if (cluster, check) in self._new else "standing"
 
-    @property
+    @cached_property
     def _new(self) -> set[tuple[str, str]]:
         return {(each.cluster, each.check.id) for each in self.new}
 
@@ -95,13 +96,13 @@ class Report:
     change: Change | None = None
     notes: Sequence[str] = field(default=())
 
-    @property
+    @cached_property
     def findings(self) -> Sequence[Found]:
         """Every no, the worst clusters first."""
         worst = sorted(self.rows, key=lambda row: row.badness, reverse=True)
         return [Found(row.cluster, BY_ID[each], row.answers[each][1]) for row in worst for each in row.failed]
 
-    @property
+    @cached_property
     def counts(self) -> Mapping[str, Counter[str]]:
         """Check -> how many clusters have which answer."""
         return {c.id: Counter(row.answers[c.id][0] for row in self.rows if c.id in row.answers) for c in CHECKS}

@@ -1,4 +1,4 @@
-"""How long runs that alarms start wait for their start while a sweep goes on in the same worker, and while none does."""
+"""How long runs that alarms start wait for it while a sweep goes on in the same worker, and while none does."""
 
 import asyncio
 import multiprocessing

@@ -25,7 +25,8 @@ from deployments.processes import free_port
 from deployments.scenarios import break_cluster, give_an_agency
 from tasks.blocks import Cluster
 from tests.deployments.conftest import COMMAND, environment
-from tests.intake.standing import eventually, rows
+from tests.intake.conftest import send
+from tests.intake.standing import a_cluster, eventually, line_of, rows
 
 pytestmark = [pytest.mark.server, pytest.mark.anyio, pytest.mark.timeout(1200), pytest.mark.xdist_group("demo")]
 
@@ -114,9 +115,11 @@ async def broken_region(client: PrefectClient, at: Up) -> AsyncIterator[Region]:
     await connect(client, region, f"http://127.0.0.1:{port}")
 
     async def known() -> bool:
+        await send(at.syslog, line_of(a_cluster()) + b"\n")  # a name that nobody knows makes it read the blocks now
+        await asyncio.sleep(2)
         return rows(at.ledger, "SELECT count(*) FROM clusters") == [(CLUSTERS,)]
 
-    await eventually(known, 120)  # the intake reads the blocks every minute
+    await eventually(known, 120)
     for cluster in region.clusters.values():
         break_cluster(region, cluster, "unbound")
     serving = asyncio.create_task(serve(region, port=port, speed=SPEED, syslog=("127.0.0.1", at.syslog)))
