@@ -146,7 +146,10 @@ def subclasses(of: type[Exception]) -> Iterator[type[Exception]]:
         yield from subclasses(each)
 
 
-OURS = sorted(set(subclasses(errors.RunbookError)), key=lambda each: each.__name__)
+OURS = sorted(
+    {each for each in subclasses(errors.RunbookError) if each.__module__.startswith("tasks.")},
+    key=lambda each: each.__name__,
+)
 STEPS_OWN = [each for each in OURS if issubclass(each, KEPT)]
 
 
