@@ -144,7 +144,8 @@ async def test_a_sweep_from_a_terminal(stand: Stand, tmp_path: Path) -> None:
 async def test_what_earlier_sweeps_found(stand: Stand) -> None:
     """Earlier sweeps are listed, shown, compared and written out; what is wrong with the question is one sentence."""
     stand.region.clear_fault("partly-bound", cluster="mrs-002")
-    await stand.sweep("--select", "stage=test")
+    again = await stand.sweep("--select", "stage=test")
+    assert again.code == 1, again.err
     before, after = stand.started[-2:]
     listed, shown = await stand.sweep("list"), await stand.sweep("show", after[:8], "--cluster", "mrs-002")
     diff, same = await stand.sweep("diff", before[:8], "last"), await stand.sweep("diff", after, after, "--json")

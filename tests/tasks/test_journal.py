@@ -308,6 +308,7 @@ RETURNED: dict[str, list[Any]] = {
     "alarms_clear": [[], ANSWERS],
     "cleared_meanwhile": [[], ANSWERS],
     "instances_are_normal": [[], ANSWERS],
+    "look_before_restart": [*DEEDS, Deed(host="node-1", did="looked", at=AT, looked=True)],
     "restart_instance": DEEDS,
     "restarted_by_hand": [[], DEEDS],
     "bound_by_hand": [[], DEEDS],

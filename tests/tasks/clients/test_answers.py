@@ -126,7 +126,9 @@ async def test_manager_is_read_into_values(world: World) -> None:
 async def test_the_cloud_is_read_into_values(world: World) -> None:
     """The record with and without its agency, the update, each node's agency, and the agency in IAM."""
     mrs, ecs, iam, cluster = await world.mrs(), await world.ecs(), await world.iam(), world.cluster
-    record = ClusterRecord(id=cluster.id, name=cluster.name, state="running", nodes=3, agency=AGENCY)
+    record = ClusterRecord(
+        id=cluster.id, name=cluster.name, state="running", version="MRS 3.2.0-LTS.1", nodes=3, agency=AGENCY
+    )
     assert await mrs.cluster(cluster.id) == record
     for fault, agency in (("record-absent", None), ("record-empty", "")):
         world.region.set_fault(fault, cluster)
