@@ -20,7 +20,7 @@ demo: .venv/ready ## break a pretend cluster and watch its repair; SCENARIO=all,
 	@.venv/bin/runbooks demo $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(FLEET),--fleet $(FLEET)) $(if $(KEEP),--keep)
 
 test: .venv/ready ## all tests, the slow part on a Prefect server of its own
-	@echo "running all tests (about twenty minutes; make test-fast leaves the Prefect server out) ..."
+	@echo "running all tests (about half an hour; make test-fast leaves the Prefect server out) ..."
 	@RUNBOOKS_READ_RETRY_DELAYS=0,0 .venv/bin/pytest -n 2 --dist loadgroup --durations=5
 
 test-fast: .venv/ready ## the tests that need neither a Prefect server nor a process of the command

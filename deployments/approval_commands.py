@@ -19,12 +19,13 @@ from deployments.brake_commands import By, one_line, person
 from deployments.ending import run_until_ended
 from deployments.terminal import console, show_markdown
 from tasks import timing
-from tasks.blocks import Approver, approver_block
+from tasks.blocks import Approver
 from tasks.errors import ConfigurationError
 from tasks.forms import words
 from tasks.ledger.approval_tables import Approval
 from tasks.ledger.approving import Decision, decide, open_questions
 from tasks.ledger.database import open_ledger
+from tasks.loading import approver_block
 
 KEY = "RUNBOOKS_APPROVER_KEY"
 WITH_KEY = "authenticated by a personal key"

@@ -15,10 +15,11 @@ from deployments.ending import run_until_ended
 from deployments.intake_commands import prefect_is_known
 from deployments.inventory_commands import add, check, schema, sync
 from deployments.terminal import console
-from tasks.blocks import Cloud, Cluster, cluster_block
+from tasks.blocks import Cloud, Cluster
 from tasks.cloud_lists import Sight, cloud_named, compare, exists, list_clouds, one_per_project, project_of, read_clouds
 from tasks.errors import RunbookError
 from tasks.fleet import Fleet, read_fleet, selected
+from tasks.loading import cluster_block
 from tasks.models import ClusterRecord
 
 clusters = App(name="clusters", help="The clusters: in the clouds, in the file, and as blocks in Prefect.")

@@ -1,6 +1,5 @@
 """What became of the demo's scenarios, as data and in words."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -11,10 +10,11 @@ from rich.markup import escape
 from deployments.scenarios import SCENARIOS, Profile
 from deployments.terminal import say, show_markdown
 from tasks.evidence import MEANING
+from tasks.graph import read_graph
 from tasks.models import Outcome
 from tasks.tickets import Ticket
 
-STEPS: Mapping[str, str] = json.loads(files("flows").joinpath("procedures/ALM-12110.json").read_text())["steps"]
+STEPS = read_graph(files("flows").joinpath("procedures/ALM-12110.json")).steps
 ANSWERS = {"": "", "y": " yes", "n": " no"}
 
 

@@ -10,25 +10,22 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun, Log
 from prefect.client.schemas.sorting import LogSort
-from prefect.exceptions import ObjectNotFound
 from prefect.utilities.urls import url_for
 from rich.console import Console
 from rich.text import Text
 
 from deployments.brake_commands import By, one_line, person
 from deployments.ending import run_until_ended
+from deployments.ordering import LOOK_EVERY, NO_WORKER, NOBODY_TAKES_IT, order_run
 from deployments.terminal import console, say
-from tasks.approvals import STARTED_BY
-from tasks.blocks import cluster_block
 from tasks.errors import ConfigurationError
+from tasks.loading import cluster_block
 from tasks.models import Outcome
-from tasks.trail import NEEDS_A_PERSON
+from tasks.record import NEEDS_A_PERSON
 
 DEPLOYMENT = "alm-12110/by-hand"
-LOOK_EVERY = 1.0
 PAGE, LATE = 200, 50  # lines that are read at once; so many may come out of their order
 LAST_LINES = 5.0  # seconds that the last lines of a run that has ended are waited for
-NO_WORKER = 15.0  # seconds that a run may be due before it is said that nobody takes it
 INFO = 20
 
 
@@ -70,20 +67,12 @@ async def _run(parameters: dict[str, object], by: str, *, detach: bool) -> int:
     out = console()
     async with get_client() as client:
         await cluster_block(str(parameters["cluster"]), client)  # before anything is started
-        try:
-            deployment = await client.read_deployment_by_name(DEPLOYMENT)
-        except ObjectNotFound:
-            raise ConfigurationError(
-                f"Prefect has no deployment {DEPLOYMENT!r}: deploy deployments/prefect.yaml (see its first lines)"
-            ) from None
-        started = await client.create_flow_run_from_deployment(
-            deployment.id,
-            parameters=parameters,
-            name=f"ALM-12110 {parameters['cluster']}",
-            tags=[f"{STARTED_BY}{by}", f"cluster:{parameters['cluster']}"],
+        cluster = parameters["cluster"]
+        started = await order_run(
+            client, DEPLOYMENT, parameters, by, name=f"ALM-12110 {cluster}", tags=[f"cluster:{cluster}"]
         )
         how = "dry run, nothing is changed" if parameters["dry_run"] else "not a dry run"
-        out.print(Text(f"run {started.id} of {parameters['cluster']} ({how})"))
+        out.print(Text(f"run {started.id} of {cluster} ({how})"))
         if link := url_for(started):
             out.print(Text(link))
         return 0 if detach else await _watched(client, out, started.id)
@@ -114,7 +103,7 @@ async def _watched(client: PrefectClient, out: Console, run_: UUID) -> int:
             patience -= LOOK_EVERY
         waits = state is not None and state.is_scheduled() and name not in ("AwaitingRetry", "Resuming")
         if waits and not warned and asyncio.get_running_loop().time() - since > NO_WORKER:
-            out.print("no worker has taken it yet: is one up? (`prefect worker start --pool mrs-runbooks`)")
+            out.print(NOBODY_TAKES_IT)
             warned = True
         await asyncio.sleep(LOOK_EVERY)
 

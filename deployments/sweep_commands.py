@@ -19,24 +19,23 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from deployments.brake_commands import By, person
 from deployments.ending import run_until_ended
 from deployments.intake_commands import prefect_is_known
+from deployments.ordering import LOOK_EVERY, NO_WORKER, NOBODY_TAKES_IT, order_run
 from deployments.sweep_views import SHORTEST, Files, show_cluster, show_report, table_of
 from deployments.terminal import console
-from tasks.approvals import STARTED_BY
 from tasks.errors import ConfigurationError
 from tasks.fleet import read_fleet, selected
 from tasks.ledger.database import Ledger, open_ledger
 from tasks.ledger.fleet_tables import Sweep
-from tasks.ledger.sweeping import names_swept, sweeps, sweeps_called
+from tasks.ledger.sweeping import how_many_swept, sweeps, sweeps_called
 from tasks.sweep.forms import as_json, change_as_plain
 from tasks.sweep.reports import MOMENT, Change, Report, report_of
 
 DEPLOYMENT = "sweep/by-hand"
-LOOK_EVERY = 1.0
-NO_WORKER = 15.0  # seconds that a run may be due before it is said that nobody takes it
 
 sweep = App(name="sweep", help="Hold every cluster of the fleet against the checks. Changes nothing.")
 
@@ -126,13 +125,7 @@ def diff(
         return int(bool(change.new))
     out = console()
     out.print(Text(f"{change}"))
-    for title, found in (
-        ("new", change.new),
-        ("fixed", change.fixed),
-        ("standing", change.standing),
-        ("cannot be told any more", change.unknown),
-        ("of clusters that are gone", change.gone),
-    ):
+    for title, found in change.kinds:
         if found:
             out.print(table_of(title, found))
     return int(bool(change.new))
@@ -174,16 +167,7 @@ async def order_sweep(client: PrefectClient, select: Sequence[str], by: str, *, 
     Raises:
         ConfigurationError: Prefect does not have its deployment.
     """
-    try:
-        deployment = await client.read_deployment_by_name(DEPLOYMENT)
-    except ObjectNotFound:
-        raise ConfigurationError(
-            f"Prefect has no deployment {DEPLOYMENT!r}: deploy deployments/prefect.yaml (see its first lines)"
-        ) from None
-    parameters = {"select": list(select), "remediate": remediate}
-    return await client.create_flow_run_from_deployment(
-        deployment.id, parameters=parameters, tags=[f"{STARTED_BY}{by}"]
-    )
+    return await order_run(client, DEPLOYMENT, {"select": list(select), "remediate": remediate}, by)
 
 
 async def watched(client: PrefectClient, ledger: Ledger, out: Console, run: UUID) -> FlowRun:
@@ -194,7 +178,7 @@ async def watched(client: PrefectClient, ledger: Ledger, out: Console, run: UUID
         while True:
             found = await client.read_flow_run(run)
             async with ledger.reading() as session:
-                row, done = await session.get(Sweep, str(run)), len(await names_swept(session, str(run)))
+                row, done = await session.get(Sweep, str(run)), await how_many_swept(session, str(run))
             total = row.planned if row else 0
             progress.update(bar, total=total or None, completed=done)
             share = 10 * done // total if total else -1
@@ -205,7 +189,7 @@ async def watched(client: PrefectClient, ledger: Ledger, out: Console, run: UUID
                 return found
             waits = found.state is not None and found.state.is_scheduled()
             if waits and not warned and asyncio.get_running_loop().time() - since > NO_WORKER:
-                out.print("no worker has taken it yet: is one up? (`prefect worker start --pool mrs-runbooks`)")
+                out.print(NOBODY_TAKES_IT)
                 warned = True
             await asyncio.sleep(LOOK_EVERY)
 
@@ -222,17 +206,16 @@ async def _reported(about: str) -> Report:
 
 async def _report(ledger: Ledger, about: str) -> Report:
     async with ledger.reading() as session:
-        return await report_of(session, await _sweep(ledger, about))
+        return await report_of(session, await _sweep(session, about))
 
 
-async def _sweep(ledger: Ledger, about: str) -> Sweep:
+async def _sweep(session: AsyncSession, about: str) -> Sweep:
     """The one that is meant.
 
     Raises:
         ConfigurationError: there is none, or it may be several.
     """
-    async with ledger.reading() as session:
-        found = (await sweeps(session, 1)) if about == "last" else await sweeps_called(session, about)
+    found = (await sweeps(session, 1)) if about == "last" else await sweeps_called(session, about)
     if len(found) != 1:
         what = "there is no sweep yet" if about == "last" else f"{len(found)} sweeps have an id that begins {about!r}"
         raise ConfigurationError(f"{what}: `runbooks sweep list` shows them")
@@ -240,18 +223,17 @@ async def _sweep(ledger: Ledger, about: str) -> Sweep:
 
 
 async def _compared(earlier: str, later: str) -> Change:
-    async with open_ledger() as ledger:
-        before, after = await _sweep(ledger, earlier), await _sweep(ledger, later)
-        async with ledger.reading() as session:
-            change = (await report_of(session, after, before)).change
+    async with open_ledger() as ledger, ledger.reading() as session:
+        before, after = await _sweep(session, earlier), await _sweep(session, later)
+        change = (await report_of(session, after, before)).change
     if change is None:  # it is always held against the one that is given
         raise ConfigurationError(f"sweep {earlier!r} cannot be compared")
     return change
 
 
 async def _resumed(about: str) -> int:
-    async with open_ledger() as ledger:
-        row = await _sweep(ledger, about)
+    async with open_ledger() as ledger, ledger.reading() as session:
+        row = await _sweep(session, about)
     if row.ended is not None:
         raise ConfigurationError(f"sweep {row.id} has come to its end: start another one")
     async with get_client() as client:

@@ -14,8 +14,9 @@ from tasks.evidence import Page, brief, report
 from tasks.ledger.outbox import Filing
 from tasks.ledger.ticket_life import incident_of
 from tasks.models import Alarm, Case, Outcome
+from tasks.record import NEEDS_A_PERSON
 from tasks.tickets import Ticket, file_ticket, join_incident, tell
-from tasks.trail import NEEDS_A_PERSON, Trail
+from tasks.trail import Trail
 
 
 async def escalate(case: Case, trail: Trail, page: Page, alarms: Sequence[Alarm]) -> None:

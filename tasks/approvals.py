@@ -8,7 +8,7 @@ from prefect.runtime import deployment, flow_run
 
 from tasks import timing, waits
 from tasks.bindings import somebody_s_change
-from tasks.blocks import Cluster, cluster_block
+from tasks.blocks import Cluster
 from tasks.claims import holds, looked_up
 from tasks.connections import Connection, connected
 from tasks.errors import Refused, RemoteError
@@ -17,6 +17,7 @@ from tasks.journal import once
 from tasks.ledger.approval_tables import Approval
 from tasks.ledger.approving import Decision, Question, question_of
 from tasks.ledger.episodes import Holding
+from tasks.loading import cluster_block
 from tasks.models import Alarm, Case, Deed, Frozen, Outcome
 from tasks.questions import answer_to, ask
 

@@ -8,11 +8,8 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 import httpx
-import stamina
 from prefect.blocks.core import Block
-from prefect.client.orchestration import PrefectClient
-from prefect.exceptions import PrefectHTTPStatusError
-from pydantic import AfterValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, SecretStr, model_validator
 
 from tasks.clients.cts import Cts
 from tasks.clients.ecs import Ecs
@@ -21,7 +18,6 @@ from tasks.clients.iam import Iam
 from tasks.clients.manager import Manager as ManagerClient
 from tasks.clients.mrs import Mrs
 from tasks.clients.signing import SignedWithKeys, SignedWithToken
-from tasks.errors import ConfigurationError, UnknownCluster, Unreachable
 from tasks.ticket_systems import TicketSystem as TicketSystem  # its form is registered with the others
 from tasks.windows import parse_freeze, parse_time_zone, parse_window
 
@@ -277,66 +273,3 @@ def _same(name: str, changes: Block | None, of: str, reads: Block, fields: tuple
         if its != ours:
             what = f"{name}.{field} is {its!r} and {of}.{field} {ours!r}"
             raise ValueError(f"{what}: both must lead to the same place, only the login may differ")
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether Prefect has troubles of its own, as when its database is busy: a gate must not stay shut for that."""
-    return isinstance(error, PrefectHTTPStatusError) and error.response.status_code >= 500
-
-
-@stamina.retry(on=_may_pass, attempts=4, timeout=60, wait_initial=0.5, wait_max=5)
-async def _loaded(name: str, client: PrefectClient | None) -> Cluster:
-    return await Cluster.aload(name, client=client)
-
-
-async def cluster_block(name: str, client: PrefectClient | None = None) -> Cluster:
-    """The `Cluster` block of that name, read anew.
-
-    Args:
-        client: an open one to ask through; who reads many blocks saves most of the cost so.
-
-    Raises:
-        UnknownCluster: there is none; tells how to make one.
-        ConfigurationError: its content does not fit; tells which field and why, without the values.
-        Unreachable: the Prefect server cannot be asked.
-    """
-    try:
-        return await _loaded(name, client)
-    except (httpx.HTTPError, PrefectHTTPStatusError) as error:
-        raise prefect_unreachable(error, "cluster's block") from error
-    except RuntimeError as error:  # Prefect's wrapping; the chain below it would show what was put in, secrets too
-        if not isinstance(error.__cause__, ValidationError):
-            raise
-        raise ConfigurationError(
-            f"the block 'MRS Cluster/{name}' cannot be used: {faults_of(error.__cause__)}"
-        ) from None
-    except ValueError as error:
-        advice = "make it in the Prefect UI under Blocks > MRS Cluster, or check the spelling"
-        raise UnknownCluster(f"there is no cluster {name!r}: {advice}") from error
-
-
-def prefect_unreachable(error: Exception, what: str) -> Unreachable:
-    """The sentence about a Prefect server that does not answer, or not like one; `what` was asked for."""
-    why = str(error) if isinstance(error, httpx.TransportError) else ""
-    advice = "start its server, or correct PREFECT_API_URL"
-    return Unreachable(what, f"Prefect cannot be reached ({why or type(error).__name__}): {advice}")
-
-
-def faults_of(error: ValidationError) -> str:
-    """Which fields of a block are wrong and why, without what was put in."""
-    found = error.errors(include_url=False, include_input=False)
-    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'block'}: {e['msg']}" for e in found)
-
-
-async def approver_block(name: str, client: PrefectClient) -> Approver:
-    """The `Approver` block of that name.
-
-    Raises:
-        ConfigurationError: there is none, or it cannot be used.
-    """
-    try:
-        return await Approver.aload(name, client=client)
-    except (ValueError, RuntimeError):
-        raise ConfigurationError(
-            f"nobody named {name!r} has a key: `runbooks approvers add {name}` makes one"
-        ) from None

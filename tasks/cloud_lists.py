@@ -9,9 +9,10 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import BlockDocument
 from pydantic import ValidationError
 
-from tasks.blocks import Cloud, Cluster, faults_of
+from tasks.blocks import Cloud, Cluster
 from tasks.errors import ConfigurationError, NotAuthorized, Rejected, RunbookError
 from tasks.fleet import Fleet, documents_of
+from tasks.loading import faults_of
 from tasks.models import ClusterRecord, few
 
 AT_ONCE = 10  # requests to a cloud

@@ -4,12 +4,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from tasks.blocks import Cluster, cluster_block
+from tasks.blocks import Cluster
 from tasks.clients.cts import Cts
 from tasks.clients.ecs import Ecs
 from tasks.clients.iam import Iam
 from tasks.clients.manager import Manager
 from tasks.clients.mrs import Mrs
+from tasks.loading import cluster_block
 from tasks.models import Case
 from tasks.sharing import shared
 

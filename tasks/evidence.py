@@ -9,7 +9,8 @@ from textwrap import shorten
 from tasks.graph import Graph, Way, flowchart
 from tasks.ledger.keeping import digest_of, written_out
 from tasks.models import Outcome
-from tasks.trail import NEEDS_A_PERSON, WHOLE_CLUSTER, Entry, Trail
+from tasks.record import NEEDS_A_PERSON, WHOLE_CLUSTER, Entry
+from tasks.trail import Trail
 
 AROUND, MINUTE = timedelta(hours=1), "%Y-%m-%d %H:%M"
 SHORT, LEFT = 60, 20  # letters of evidence in a table's cell, and of them before the gap; in full it is below

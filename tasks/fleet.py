@@ -13,8 +13,9 @@ from prefect.client.schemas.objects import BlockDocument
 from prefect.exceptions import ObjectNotFound
 from pydantic import ValidationError
 
-from tasks.blocks import Cluster, Mode, faults_of, prefect_unreachable
+from tasks.blocks import Cluster, Mode
 from tasks.errors import ConfigurationError, Unreachable
+from tasks.loading import faults_of, prefect_unreachable
 from tasks.models import few
 
 NO_SUCH_TYPE = "Block type not found"  # Prefect's own words
@@ -106,10 +107,20 @@ def selected(fleet: Fleet, selection: Sequence[str]) -> dict[str, Cluster]:
     return chosen
 
 
-def _selector(fleet: Fleet, text: str) -> Callable[[str, Cluster], bool]:
+def pair_of(text: str) -> tuple[str, str]:
+    """Key and value of one part of a selection.
+
+    Raises:
+        ConfigurationError: it is written otherwise.
+    """
     key, equals, value = (part.strip() for part in text.partition("="))
     if not (key and equals and value):
         raise ConfigurationError(f"the selection {text!r} is not written as KEY=VALUE, for example stage=production")
+    return key, value
+
+
+def _selector(fleet: Fleet, text: str) -> Callable[[str, Cluster], bool]:
+    key, value = pair_of(text)
     by_key: dict[str, Callable[[str, Cluster], bool]] = {
         "name": lambda name, _: fnmatchcase(name, value),
         "cloud": lambda name, _: fleet.clouds.get(name) == value,

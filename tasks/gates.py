@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks import timing
 from tasks.answering import have_answered
-from tasks.blocks import Cluster, cluster_block
+from tasks.blocks import Cluster
 from tasks.brakes import stop_file
 from tasks.claims import holding, holds, looked_up
 from tasks.connections import Connection
@@ -21,6 +21,7 @@ from tasks.ledger.episodes import Holding, begin_change
 from tasks.ledger.learning import begun_elsewhere, count_intents, told_of
 from tasks.ledger.observing import raises_of
 from tasks.ledger.tables import Episode, Intent
+from tasks.loading import cluster_block
 from tasks.models import Alarm, Case, Deed, Outcome
 from tasks.windows import why_not_now
 

@@ -196,30 +196,6 @@ class Agency(Frozen):
     expires: InUtc | None = Field(None, validation_alias=AliasChoices("expire_time", "expires"))
 
 
-class Statement(Frozen):
-    """What a policy of IAM allows or denies. `effect` is Allow or Deny."""
-
-    effect: Text = Field("", validation_alias=AliasChoices("Effect", "effect"))
-    actions: tuple[Text, ...] = Field((), validation_alias=AliasChoices("Action", "actions"))
-
-
-class Policy(Frozen):
-    """The content of a permission."""
-
-    statements: tuple[Statement, ...] = Field((), validation_alias=AliasChoices("Statement", "statements"))
-
-
-class Permission(Frozen):
-    """A role or policy that an agency has. `shown` is its name in the console, empty where IAM does not give it.
-
-    Source: IAM API "Querying Permissions of an Agency for a Global Service Project"; huaweicloudsdkiam v3, RoleResult.
-    """
-
-    name: Text = ""
-    shown: Text = Field("", validation_alias=AliasChoices("display_name", "shown"))
-    policy: Policy | None = None
-
-
 def _user_name(value: Any) -> Any:
     """The name of a user, which CTS v3 gives as an object and its older pages as text; empty where it gives none."""
     name = value.get("name") if isinstance(value, dict) else value

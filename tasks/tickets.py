@@ -12,7 +12,6 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import timing
-from tasks.blocks import cluster_block
 from tasks.claims import TRIES
 from tasks.deliveries import Now, deliver
 from tasks.errors import ConfigurationError, LedgerUnavailable, RemoteError, RunbookError
@@ -20,6 +19,7 @@ from tasks.ledger.database import Ledger, open_ledger
 from tasks.ledger.outbox import Filing, file
 from tasks.ledger.ticket_life import incident_of
 from tasks.ledger.ticket_tables import TicketRow
+from tasks.loading import cluster_block
 from tasks.ticket_files import Ticket as Ticket
 from tasks.ticket_files import id_of
 from tasks.ticket_files import store as store

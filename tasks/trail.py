@@ -1,9 +1,7 @@
 """What one run asked, saw and did, in order, and the trace of page steps each alarmed host left."""
 
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
 
 from prefect.logging import get_run_logger
 
@@ -12,9 +10,8 @@ from tasks.ledger.episodes import Holding, Part
 from tasks.ledger.keeping import Line
 from tasks.ledger.matching import the_one
 from tasks.models import NOT_LISTED, Alarm, Answer, Case, Deed, Outcome
+from tasks.record import NEEDS_A_PERSON, NO_HOST, WHOLE_CLUSTER, WORST_FIRST, End, Entry, Kind
 
-NO_HOST = "(no host)"
-WHOLE_CLUSTER = "(the cluster)"
 RECURRED = "(recurred)"
 
 # An alarm that was over when the run looked for it.
@@ -27,51 +24,6 @@ LATEST = datetime.max.replace(tzinfo=UTC)
 
 # The step that a host was at when its run stopped after this answer.
 NEXT = {"1": "2", "2n": "3", "2y": "5", "3n": "5", "4": "5", "5n": "6", "5y": "7", "6n": "7"}
-
-# A run of several hosts is named after the part that most needs a person.
-WORST_FIRST = (
-    Outcome.ERROR,
-    Outcome.CANNOT_TELL,
-    Outcome.REFUSED,
-    Outcome.DECLINED,
-    Outcome.CANCELLED,
-    Outcome.ESCALATE,
-    Outcome.DRY_RUN,
-    Outcome.END,
-    Outcome.CLEARED_BY_PERSON,
-    Outcome.CLEARED,
-    Outcome.JOINED,
-)
-NEEDS_A_PERSON = frozenset(
-    {Outcome.ERROR, Outcome.CANNOT_TELL, Outcome.REFUSED, Outcome.DECLINED, Outcome.CANCELLED, Outcome.ESCALATE}
-)
-
-
-Kind = Literal["asked", "did", "ended"]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One line of the record: when, at which step of the page, about which host, in words.
-
-    Attributes:
-        answer: to the step's question, in a word or two; empty: the line answers none.
-    """
-
-    at: datetime
-    step: str
-    host: str
-    kind: Kind
-    text: str
-    answer: str = ""
-
-
-@dataclass(frozen=True)
-class End:
-    """How one host's part ended, and at which step of the page (empty: at none in particular)."""
-
-    outcome: Outcome
-    step: str
 
 
 class Trail:

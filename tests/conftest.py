@@ -18,6 +18,7 @@ from uuid import uuid4
 import asyncpg  # type: ignore[import-untyped]
 import httpx
 import pytest
+from prefect.events.worker import EventsWorker
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_HOME,
@@ -201,6 +202,12 @@ async def serving(region: Region, **options: Any) -> AsyncIterator[str]:
 def served() -> Callable[..., AbstractAsyncContextManager[str]]:
     """`serving`, for tests."""
     return serving
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _events_go_where_the_module_sends_them() -> None:
+    """Prefect's sender of events keeps the server that it began with; a module may have one of its own."""
+    EventsWorker.drain_all(timeout=5)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

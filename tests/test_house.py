@@ -30,6 +30,9 @@ STEPS = ("tasks.alarms", "tasks.instances", "tasks.agencies", "tasks.tickets")
 WITHOUT_PREFECT = (
     "tasks.models",
     "tasks.errors",
+    "tasks.record",
+    "tasks.permissions",
+    "tasks.graph",
     "tasks.home",
     "tasks.timing",
     "tasks.sharing",

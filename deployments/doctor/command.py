@@ -14,11 +14,12 @@ from deployments.doctor.examination import TRIED_AGAIN, Doctor, Examined, examin
 from deployments.doctor.sources import prefect_login
 from deployments.doctor.words import show_fleet, show_one
 from deployments.terminal import console
-from tasks.blocks import Cluster, cluster_block
+from tasks.blocks import Cluster
 from tasks.errors import ConfigurationError, LedgerUnavailable
 from tasks.fleet import read_fleet, selected
 from tasks.ledger.database import open_ledger
 from tasks.ledger.hearing import heard_of
+from tasks.loading import cluster_block
 from tasks.models import few
 
 AT_ONCE = 20  # clusters; one that hangs holds one place and delays nobody else

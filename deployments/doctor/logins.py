@@ -6,7 +6,7 @@ from functools import partial
 from deployments.doctor.advice import Place
 from deployments.doctor.checks import at_manager
 from deployments.doctor.findings import Check, Finding, NotAsked, asked
-from tasks.blocks import Cluster
+from tasks.blocks import Cloud, Cluster, Manager
 from tasks.errors import ConfigurationError, NotAuthorized, Unreachable
 from tasks.models import Node
 from tasks.ticket_systems import look_at, ticket_system
@@ -17,20 +17,16 @@ async def logins_for_changes(cluster: Cluster, nodes: list[Node]) -> list[Findin
 
     async def manager() -> str:
         block = cluster.manager_for_changes()
-        if block is None:
-            return NotAsked("the block names none: the one that reads makes changes, too")
-        if cluster.mode == "observe":
-            return NotAsked("the mode is observe: nothing is changed by it")
+        if block is None or cluster.mode == "observe":
+            return _unused(block)
         async with block.get_client(dry_run=True) as client:
             await client.clusters()
         return f"user {block.user!r} is known"
 
     async def cloud() -> str:
         block = cluster.changing_cloud
-        if block is None:
-            return NotAsked("the block names none: the one that reads makes changes, too")
-        if cluster.mode == "observe":
-            return NotAsked("the mode is observe: nothing is changed by it")
+        if block is None or cluster.mode == "observe":
+            return _unused(block)
         if not nodes:
             return NotAsked("no node is known to ask about")
         async with block.get_ecs(dry_run=True) as client:
@@ -52,6 +48,13 @@ async def logins_for_changes(cluster: Cluster, nodes: list[Node]) -> list[Findin
         Check("key for binding", "ECS key for changes", "", means, in_ecs, None, cloud),
     )
     return [_no_route(await asked(check)) for check in checks]
+
+
+def _unused(block: Manager | Cloud | None) -> NotAsked:
+    """Why the login in this block is used for nothing."""
+    if block is None:
+        return NotAsked("the block names none: the one that reads makes changes, too")
+    return NotAsked("the mode is observe: nothing is changed by it")
 
 
 def _no_route(finding: Finding) -> Finding:

@@ -10,15 +10,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import BlockDocument
-from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 
 from deployments.intake.acceptance import Reason
 from tasks import timing
 from tasks.blocks import Cluster as ClusterBlock
-from tasks.errors import LedgerUnavailable
+from tasks.errors import LedgerUnavailable, Unreachable
+from tasks.fleet import documents_of
 from tasks.ledger.database import Ledger
 from tasks.ledger.fleet_tables import ModeChange
 from tasks.ledger.modes import Modes, note_modes
@@ -32,7 +32,6 @@ REFRESH_AT_MOST_EVERY = 5.0  # for the sake of a name nobody knows
 UNKNOWN_WAITS = 2.0  # seconds that it waits for Prefect at most
 MODES = {"cluster": "mode", "restart": "restart_mode", "rebind": "rebind_mode"}  # the block's fields
 SAID = {"cluster": "the mode", "restart": "the mode of restarts", "rebind": "the mode of binding"}
-NO_SUCH_TYPE = "Block type not found"  # Prefect's own words
 
 
 @dataclass(frozen=True)
@@ -142,26 +141,18 @@ class Directory:
             return None
         try:
             async with get_client() as client:
-                blocks = [block for block in await _blocks(client) if _names_a_cluster(block)]
+                every = await documents_of(client, ClusterBlock.get_block_type_slug(), include_secrets=False)
+            blocks = [block for block in every if _names_a_cluster(block)]
             found = _Found([*map(_cluster, blocks)], {str(block.name): _modes(block.data) for block in blocks})
-        except (httpx.HTTPError, PrefectHTTPStatusError, OSError, ValueError) as error:  # a proxy's page is no JSON
-            why = f"Prefect does not list the cluster blocks ({str(error) or type(error).__name__})".split("\n")[0]
+        except (Unreachable, httpx.HTTPError, OSError, ValueError) as error:
+            cause = error.__cause__ or error if isinstance(error, Unreachable) else error
+            why = f"Prefect does not list the cluster blocks ({str(cause) or type(cause).__name__})".split("\n")[0]
             if why != self.trouble:
                 logger.warning("%s: those last read are used", why)
             self.trouble = why
             return None
         self.trouble = ""
         return found
-
-
-async def _blocks(client: PrefectClient) -> Sequence[BlockDocument]:
-    try:  # this route of Prefect has no pages: limit and offset are ignored
-        return await client.read_block_documents_by_type(ClusterBlock.get_block_type_slug(), include_secrets=False)
-    except PrefectHTTPStatusError as error:
-        # No block of this type was ever made; any other 404 is a proxy's, or a wrong address.
-        if error.response.status_code == 404 and NO_SUCH_TYPE in error.response.text:
-            return []
-        raise
 
 
 def _names_a_cluster(block: BlockDocument) -> bool:

@@ -16,10 +16,10 @@ from deployments.intake.metrics import Metrics
 from deployments.intake.reading import Blocks, Load, Reader, Reading
 from deployments.intake.settings import Polling
 from tasks import timing
-from tasks.blocks import cluster_block
 from tasks.errors import LedgerUnavailable
 from tasks.ledger.database import Ledger
 from tasks.ledger.polling import Due, next_due, open_unread, polled, spread, take_due
+from tasks.loading import cluster_block
 
 logger = logging.getLogger("runbooks.intake")
 

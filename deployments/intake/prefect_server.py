@@ -1,17 +1,21 @@
 """Asking the Prefect server: what may pass is told from what it refuses."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import FlowRun
-from prefect.exceptions import PrefectHTTPStatusError
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 PAGE = 200  # the server's own limit
 PASSING = (401, 403, 408, 429)  # and 5xx: it lies with the server or its settings, not with what was asked
+
+logger = logging.getLogger("runbooks.intake")
 
 
 class PrefectAway(Exception):
@@ -58,3 +62,18 @@ async def flow_runs(client: PrefectClient, *ids: str | None) -> dict[str, FlowRu
             runs = await client.read_flow_runs(flow_run_filter=page, limit=PAGE)
         found |= {str(run.id): run for run in runs}
     return found
+
+
+async def give_state(client: PrefectClient, run: FlowRun, state: State[Any]) -> None:
+    """Give the run this state, unless it is so already; one that was deleted meanwhile the next look finds.
+
+    Raises:
+        PrefectAway: it cannot be asked now.
+    """
+    if run.state and run.state.type is state.type and run.state.is_final():
+        return
+    try:
+        with asking():
+            await client.set_flow_run_state(run.id, state, force=True)
+    except (ObjectNotFound, PrefectHTTPStatusError) as error:
+        logger.warning("%s does not become %s: %s", run.name, state.name, " ".join(str(error).split()))

@@ -8,14 +8,13 @@ from typing import Any, Literal
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelled, Completed, Failed, Scheduled
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from deployments.intake.dispatch import Dispatcher
 from deployments.intake.events import tell_episode
 from deployments.intake.metrics import Metrics
-from deployments.intake.prefect_server import PAGE, PrefectAway, asking, flow_run, flow_runs
+from deployments.intake.prefect_server import PAGE, PrefectAway, asking, flow_run, flow_runs, give_state
 from tasks import timing
 from tasks.brakes import stop_file
 from tasks.errors import ConfigurationError, LedgerUnavailable
@@ -198,7 +197,7 @@ class Reconciler:
             words = f"{episode.outcome}. {parts}{f'. Ticket {episode.ticket}' if episode.ticket else ''}"
             kind = STATES.get(episode.outcome, Completed)
             logger.warning("%s is through (%s), and Prefect did not know", run.name, episode.outcome)
-            await _say(client, run, kind(name=episode.outcome, message=words))
+            await give_state(client, run, kind(name=episode.outcome, message=words))
 
     async def _settle(self, client: PrefectClient, episode: Episode, segments: Collection[str]) -> None:
         """Look once more, for the other looks may have taken their time, and do what is to be done."""
@@ -215,7 +214,7 @@ class Reconciler:
             if ticket:
                 await deliver_now(self._ledger, ticket.correlation, ticket.system, now=timing.now)
             if mine and run and todo == "cancelled":
-                await _say(client, run, Cancelled(message="it was cancelled, and its worker died"))
+                await give_state(client, run, Cancelled(message="it was cancelled, and its worker died"))
             self._dispatcher.look()  # a host may have come too late for it
         elif todo != "leave":
             async with self._ledger.writing() as session:
@@ -225,7 +224,7 @@ class Reconciler:
             logger.warning("the run of episode %s of %s is %s: it gets a run again", episode.id, episode.cluster, state)
             self._metrics.runs_started.labels("again").inc()
             if run and todo == "same run":
-                await _say(client, run, Scheduled(message="its worker died"))
+                await give_state(client, run, Scheduled(message="its worker died"))
             self._dispatcher.look()
 
 
@@ -248,18 +247,7 @@ async def _go_on(client: PrefectClient, decided: Sequence[Approval]) -> None:
     for question in decided:
         run = runs.get(question.run)
         if run and run.state and run.state.is_paused() and run.state.state_details.pause_key == question.key:
-            await _say(client, run, Scheduled(message=f"{question.decision} by {question.by}"))
-
-
-async def _say(client: PrefectClient, run: FlowRun, state: State[Any]) -> None:
-    """Give the run this state, unless it is so already; one that was deleted meanwhile the next look finds."""
-    if run.state and run.state.type is state.type and run.state.is_final():
-        return
-    try:
-        with asking():
-            await client.set_flow_run_state(run.id, state, force=True)
-    except (ObjectNotFound, PrefectHTTPStatusError) as error:
-        logger.warning("%s does not become %s: %s", run.name, state.name, " ".join(str(error).split()))
+            await give_state(client, run, Scheduled(message=f"{question.decision} by {question.by}"))
 
 
 def _ticket(episode: Episode, outcome: Outcome, state: str) -> Filing:

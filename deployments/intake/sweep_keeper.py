@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from typing import Any
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import (
@@ -12,11 +11,10 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Completed, Failed, Scheduled
 
-from deployments.intake.prefect_server import PAGE, PrefectAway, asking, flow_runs
+from deployments.intake.prefect_server import PAGE, PrefectAway, asking, flow_runs, give_state
 from tasks import timing
 from tasks.errors import LedgerUnavailable
 from tasks.ledger.database import Ledger
@@ -83,17 +81,9 @@ class SweepKeeper:
         if sweep is not None and sweep.ended:
             if sweep.ended > now - BEGINNING:  # the run is about to say so itself
                 return
-            await _say(client, run, Completed(message=sweep.summary))
+            await give_state(client, run, Completed(message=sweep.summary))
         elif sweep is not None and sweep.runs >= MOST_RUNS:
-            await _say(client, run, Failed(message=f"its worker died {sweep.runs} times: nobody goes on with it"))
+            await give_state(client, run, Failed(message=f"its worker died {sweep.runs} times: nobody goes on with it"))
         else:
             logger.warning("the worker of sweep %s died: it goes on where it was", run.id)
-            await _say(client, run, Scheduled(message="its worker died"))
-
-
-async def _say(client: PrefectClient, run: FlowRun, state: State[Any]) -> None:
-    try:
-        with asking():
-            await client.set_flow_run_state(run.id, state, force=True)
-    except (ObjectNotFound, PrefectHTTPStatusError) as error:
-        logger.warning("%s does not become %s: %s", run.name, state.name, " ".join(str(error).split()))
+            await give_state(client, run, Scheduled(message="its worker died"))

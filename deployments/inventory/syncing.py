@@ -18,7 +18,8 @@ from pydantic_core import PydanticUndefined
 from deployments.inventory.checking import Blocks
 from deployments.inventory.inventory import CHANGING, Inventory, source_of
 from deployments.inventory.reading import Problem
-from tasks.blocks import Cloud, Cluster, Manager, faults_of
+from tasks.blocks import Cloud, Cluster, Manager
+from tasks.loading import faults_of
 
 LONGEST = 80  # letters of a value that is shown
 SECRET = ("password",)
@@ -199,7 +200,7 @@ async def write(client: PrefectClient, planned: Mapping[str, list[Draft]], block
                 trouble = "it was made by somebody else just now"
             except ObjectNotFound:
                 trouble = "it was deleted just now"
-            yield Written(draft, trouble and f"{trouble}")
+            yield Written(draft, trouble)
             trouble = trouble and f"{draft.title} was not written"
 
 

@@ -3,7 +3,8 @@
 from tasks.clients.answers import excerpt, understood
 from tasks.clients.http import Api
 from tasks.errors import ServerTrouble
-from tasks.models import Agency, Frozen, Permission
+from tasks.models import Agency, Frozen
+from tasks.permissions import Permission
 
 
 class _Agencies(Frozen):

@@ -24,10 +24,10 @@ from tasks.ledger.lifecycle import OPEN
 from tasks.ledger.refusals import OTHER, reason_of
 from tasks.ledger.tables import Cluster, Episode, Intent, Occurrence, Poll, Wait
 from tasks.models import Outcome
+from tasks.record import WHOLE_CLUSTER
 
 AFTER_A_CHANGE = ("3", "3 unreachable", "6", "6 unreachable")  # waits for the clear, by the page's step
 OVERDUE = timedelta(minutes=1)  # a run that is to go on is taken up within seconds
-WHOLE_CLUSTER = "(the cluster)"  # as a run's record calls it
 
 
 @dataclass(frozen=True)

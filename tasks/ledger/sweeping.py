@@ -102,6 +102,11 @@ async def names_swept(session: AsyncSession, id_: str) -> set[str]:
     return set(await session.scalars(select(Swept.cluster).where(Swept.sweep_id == id_)))
 
 
+async def how_many_swept(session: AsyncSession, id_: str) -> int:
+    """How many clusters it has looked at so far."""
+    return int(await session.scalar(select(func.count()).where(Swept.sweep_id == id_)) or 0)
+
+
 async def swept(session: AsyncSession, id_: str) -> list[Swept]:
     """What it saw, by cluster; may be empty."""
     mine = select(Swept).where(Swept.sweep_id == id_).order_by(Swept.cluster)

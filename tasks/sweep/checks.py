@@ -197,7 +197,7 @@ CHECKS: Sequence[Check] = (
         "README, Waiting, and dying",
         "Major",
         "See that a worker and an intake are up; `runbooks why CLUSTER`",
-        ledger_checks.not_stuck,
+        ledger_checks.none_told(lambda told: told.stuck, "no episode is stuck"),
     ),
     Check(
         "wait-overdue",
@@ -206,7 +206,7 @@ CHECKS: Sequence[Check] = (
         "README, Waiting, and dying",
         "Major",
         "See that a worker is up: `prefect worker start --pool mrs-runbooks`",
-        ledger_checks.not_overdue,
+        ledger_checks.none_told(lambda told: told.overdue, "no wait is overdue"),
     ),
     Check(
         "ticket-stale",
@@ -215,7 +215,7 @@ CHECKS: Sequence[Check] = (
         "README, Tickets",
         "Minor",
         "See that an intake is up, which resolves it, and that the ticket system takes what it is told",
-        ledger_checks.no_stale_ticket,
+        ledger_checks.none_told(lambda told: told.tickets, "no open ticket is about a cleared alarm"),
     ),
     Check(
         "source-silent",

@@ -69,10 +69,9 @@ def as_csv(report: Report) -> str:
     text = io.StringIO()
     sheet = csv.writer(text, lineterminator="\n")
     sheet.writerow(("cluster", "cluster_id", "managed", "at", "check", "severity", "value", "change", "seen"))
-    new = {(each.cluster, each.check.id) for each in report.change.new} if report.change else set()
     for row in report.rows:
         for check, (value, seen) in row.answers.items():
-            word = "new" if (row.cluster, check) in new else "standing" if report.change else ""
+            word = report.change.word(row.cluster, check) if report.change else ""
             known = BY_ID.get(check)
             cells = (row.cluster, row.cluster_id, "yes" if row.managed else "no", row.at.isoformat(), check)
             more = (known.severity if known else "", value, word if value == "fail" else "", seen)

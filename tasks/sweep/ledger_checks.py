@@ -1,5 +1,6 @@
 """What our own records say of a cluster: is something stuck or overdue, is its source silent."""
 
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from tasks.blocks import Cluster
@@ -11,26 +12,13 @@ SILENT = timedelta(hours=24)  # longer than any report or heartbeat that Manager
 NEW = timedelta(hours=1)
 
 
-def not_stuck(seen: Seen) -> Verdict:
-    """Whether every open episode is at work, waits or is being verified."""
-    told = seen.told
-    return no_faults([*told.stuck], "no episode is stuck") if isinstance(told, Told) else _untold(seen)
+def none_told(of: Callable[[Told], Sequence[str]], fine: str) -> Callable[[Seen], Verdict]:
+    """The check that the ledger tells of nothing of the kind; `fine` is what is said then."""
 
+    def check(seen: Seen) -> Verdict:
+        return no_faults([*of(seen.told)], fine) if isinstance(seen.told, Told) else _untold(seen)
 
-def not_overdue(seen: Seen) -> Verdict:
-    """Whether every wait that should have ended has."""
-    told = seen.told
-    return no_faults([*told.overdue], "no wait is overdue") if isinstance(told, Told) else _untold(seen)
-
-
-def no_stale_ticket(seen: Seen) -> Verdict:
-    """Whether every open ticket is about an active alarm."""
-    told = seen.told
-    return (
-        no_faults([*told.tickets], "no open ticket is about a cleared alarm")
-        if isinstance(told, Told)
-        else _untold(seen)
-    )
+    return check
 
 
 def source_speaks(seen: Seen) -> Verdict:

@@ -9,7 +9,8 @@ from markupsafe import Markup, escape
 from tasks.sweep.checks import CHECKS, Check
 from tasks.sweep.reports import MOMENT, Report, Row
 
-MOST, OPEN = 200, 20  # changes of a kind that are listed, and that are so without a click
+MOST, OPEN = 200, 20  # changes of a kind that are listed, and, of those that are news, that are so without a click
+NEWS = ("new", "fixed")
 LETTERS = {"fail": "F", "cannot tell": "?", "n/a": "–", "pass": ""}
 FAILED = {"Critical": "fC", "Major": "f", "Minor": "fm", "Suggestion": "fm"}
 SEVERITIES = ("fC", "f", "fm")
@@ -62,14 +63,8 @@ def as_html(report: Report) -> str:
         selection=", ".join(sweep.selection.splitlines()),
         since=f"{change.started:{MOMENT}} UTC" if change else "",
         changes=[
-            ("new", change.new, len(change.new) <= OPEN),
-            ("fixed", change.fixed, len(change.fixed) <= OPEN),
-            ("standing", change.standing, False),
-            ("cannot be told any more", change.unknown, False),
-            ("of clusters that are gone", change.gone, False),
-        ]
-        if change
-        else [],
+            (title, found, title in NEWS and len(found) <= OPEN) for title, found in (change.kinds if change else ())
+        ],
         most=MOST,
         square=8 if len(worst) > 1000 else 12 if len(worst) > 100 else 20,
     )

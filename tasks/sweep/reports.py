@@ -71,6 +71,17 @@ class Change:
     unknown: Sequence[Found] = ()
     gone: Sequence[Found] = ()
 
+    @property
+    def kinds(self) -> Sequence[tuple[str, Sequence[Found]]]:
+        """What became of findings, in words, and of which."""
+        return (
+            ("new", self.new),
+            ("fixed", self.fixed),
+            ("standing", self.standing),
+            ("cannot be told any more", self.unknown),
+            ("of clusters that are gone", self.gone),
+        )
+
     def word(self, cluster: str, check: str) -> str:
         """`new` or `standing` for a finding of the later sweep."""
         return "new" if (cluster, check) in self._new else "standing"

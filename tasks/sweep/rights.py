@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from tasks.models import Permission
+from tasks.permissions import Permission
 from tasks.sweep.seen import Permissions
 from tasks.sweep.verdicts import Verdict
 

@@ -8,7 +8,8 @@ from typing import TypeAlias, TypeVar
 from tasks.blocks import Cluster
 from tasks.errors import RunbookError
 from tasks.ledger.sweeping import Told
-from tasks.models import Agency, Alarm, ClusterRecord, Instance, Node, Permission
+from tasks.models import Agency, Alarm, ClusterRecord, Instance, Node
+from tasks.permissions import Permission
 
 T = TypeVar("T")
 Read: TypeAlias = T | RunbookError | None  # None: it was not asked

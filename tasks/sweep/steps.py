@@ -90,8 +90,7 @@ async def summed_up(order: Order) -> tuple[str, bool]:
         async with work.ledger.reading() as session:
             sweep = await session.get_one(Sweep, order.run)
             report = await report_of(session, sweep)
-        asked = sum(work.pace.sent.values())
-        get_run_logger().info("%d requests, %d at a time at most", asked, work.pace.most)
+        get_run_logger().info("%d requests, %d at a time at most", sum(work.pace.sent.values()), work.pace.most)
         report = replace(report, notes=tuple(work.notes))
         state = await publish_sweep(  # type: ignore[misc]  # Prefect's overload
             as_markdown(report), as_rows(report), report.summary, return_state=True

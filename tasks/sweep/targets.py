@@ -6,10 +6,10 @@ from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
 from prefect.client.orchestration import PrefectClient
-from pydantic import ValidationError
 
 from tasks.blocks import Cloud, Cluster
-from tasks.fleet import Fleet, documents_of, read_fleet, selected
+from tasks.cloud_lists import one_per_project, read_clouds
+from tasks.fleet import Fleet, pair_of, read_fleet, selected
 
 Account = tuple[str, ...]  # what tells one cloud block from others that lead to the same project
 
@@ -65,28 +65,21 @@ async def chosen(client: PrefectClient, selection: Sequence[str]) -> Chosen:
 
 def _may_be_meant(name: str, selection: Sequence[str]) -> bool:
     """Whether a block that cannot be read may be one of the selection: only its name can be held against that."""
-    globs = [each.partition("=") for each in selection]
-    return all(key.strip() == "name" and fnmatchcase(name, value.strip()) for key, _, value in globs)
+    return all(key == "name" and fnmatchcase(name, value) for key, value in map(pair_of, selection))
 
 
 async def _clouds(client: PrefectClient, fleet: Fleet, selection: Sequence[str]) -> dict[str, Cloud]:
     """The clouds that this selection names. One of labels, modes or names is about clusters that have a block only."""
-    parts = [(key.strip(), value.strip()) for key, _, value in (each.partition("=") for each in selection)]
+    parts = [pair_of(each) for each in selection]
     if not {key for key, _ in parts} <= {"region", "cloud"}:
         return {}
-    found = {}
-    for document in await documents_of(client, Cloud.get_block_type_slug()):
-        try:
-            found[document.name or str(document.id)] = Cloud.model_validate(document.data)
-        except ValidationError:  # the clusters that use it are broken, too, and say why
-            continue
-    used = set(fleet.clouds.values())
-    projects: dict[Account, str] = {}
-    for name in sorted(found, key=lambda name: (name not in used, name)):  # the one that the clusters use
-        cloud = found[name]
-        if all({"region": cloud.region, "cloud": name}[key] == value for key, value in parts):
-            projects.setdefault((cloud.mrs_url, cloud.project_id), name)
-    return {name: found[name] for name in projects.values()}
+    found, _ = await read_clouds(client)  # of those that are broken the clusters that use them say why
+    meant = {
+        name: cloud
+        for name, cloud in found.items()
+        if all({"region": cloud.region, "cloud": name}[key] == value for key, value in parts)
+    }
+    return one_per_project(meant, fleet)
 
 
 def account_of(cloud: Cloud) -> Account:

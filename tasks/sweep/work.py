@@ -20,11 +20,7 @@ from tasks import timing
 from tasks.claims import RENEW_EVERY
 from tasks.errors import LedgerUnavailable
 from tasks.ledger.database import Ledger, shared_ledger
-from tasks.ledger.sweeping import (
-    let_sweep_go,
-    still_at_it,
-    take_sweep,
-)
+from tasks.ledger.sweeping import let_sweep_go, still_at_it, take_sweep
 from tasks.models import Frozen
 from tasks.sharing import shared
 from tasks.sweep.looking import Looker
@@ -33,8 +29,6 @@ from tasks.sweep.targets import Target
 
 SHARD = 500  # clusters of one task run
 CLUSTERS_AT_ONCE = 128  # more than requests at once, so that clusters that hang keep nobody from being looked at
-WRITE_EVERY = 2.0  # seconds
-LEDGER_AGAIN = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds, while it does not answer
 
 logger = logging.getLogger("runbooks")
 

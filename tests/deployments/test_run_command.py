@@ -21,7 +21,7 @@ from deployments.emulator.region import Region
 from deployments.emulator.serve import serve
 from deployments.scenarios import break_cluster, give_an_agency
 from deployments.stack import prefect_stack
-from tasks.blocks import cluster_block as block_named
+from tasks.loading import cluster_block as block_named
 from tests.deployments.conftest import COMMAND, Ended, environment
 from tests.intake.conftest import until
 from tests.intake.standing import eventually

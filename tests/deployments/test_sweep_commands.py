@@ -145,7 +145,7 @@ async def test_what_earlier_sweeps_found(stand: Stand) -> None:
     """Earlier sweeps are listed, shown, compared and written out; what is wrong with the question is one sentence."""
     stand.region.clear_fault("partly-bound", cluster="mrs-002")
     again = await stand.sweep("--select", "stage=test")
-    assert again.code == 1, again.err
+    assert (again.code, again.err) == (1, "")
     before, after = stand.started[-2:]
     listed, shown = await stand.sweep("list"), await stand.sweep("show", after[:8], "--cluster", "mrs-002")
     diff, same = await stand.sweep("diff", before[:8], "last"), await stand.sweep("diff", after, after, "--json")

@@ -20,10 +20,10 @@ from deployments.emulator.region import Region
 from flows.alm_12110 import alm_12110
 from flows.episode import BY_ALARM
 from tasks import timing
-from tasks.blocks import cluster_block as cluster_named
 from tasks.ledger.database import open_ledger
 from tasks.ledger.observing import Sighting, observe
 from tasks.ledger.tables import Cluster
+from tasks.loading import cluster_block as cluster_named
 from tasks.models import Observation
 from tasks.tickets import Ticket, tickets
 from tests.conftest import serving

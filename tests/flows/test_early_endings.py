@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tasks.blocks import cluster_block
+from tasks.loading import cluster_block
 from tests.flows.conftest import Result, World, Worlds
 from tests.flows.test_conformance import is_legal
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from deployments.emulated_blocks import cloud_block, cluster_block, manager_block
-from tasks.blocks import cluster_block as cluster_named
+from tasks.loading import cluster_block as cluster_named
 from tests.flows.conftest import Result, World, Worlds
 
 pytestmark = [pytest.mark.server, pytest.mark.anyio]

@@ -157,7 +157,8 @@ async def test_prefect_away_leaves_what_was_known(
         await laid.up()
         await directory.refresh()
         assert directory.trouble == ""
-        assert b"include_secrets=false" in laid.asked
+        assert b'"include_secrets":false' in laid.asked
+        assert b'"include_secrets":true' not in laid.asked
         assert b"include_secrets=true" not in laid.asked
 
 

@@ -8,10 +8,10 @@ import pytest
 from tasks.ledger.episodes import Holding, let_go, wait_begun, wait_ended
 from tasks.ledger.evidence_tables import EvidenceRow
 from tasks.ledger.keeping import Line, keep
-from tasks.ledger.measuring import WHOLE_CLUSTER, OpenNow, measure, measured, open_now, to_measure
+from tasks.ledger.measuring import OpenNow, measure, measured, open_now, to_measure
 from tasks.ledger.tables import Intent, Poll
 from tasks.models import Outcome
-from tasks.trail import WHOLE_CLUSTER as IN_THE_RECORD
+from tasks.record import WHOLE_CLUSTER
 from tests.ledger.conftest import HOUR, MINUTE, NOW, SECOND, Story, a_cluster, part, told
 
 pytestmark = pytest.mark.anyio
@@ -194,5 +194,5 @@ async def test_what_is_open(story: Story) -> None:
 
 
 def test_the_record_calls_the_cluster_so() -> None:
-    """The line that is about the whole cluster is found by the name that a run's record gives it."""
-    assert (WHOLE_CLUSTER, EvidenceRow.__tablename__) == (IN_THE_RECORD, "evidence")
+    """The line that is about the whole cluster is found by the name that records in the ledger have for it."""
+    assert (WHOLE_CLUSTER, EvidenceRow.__tablename__) == ("(the cluster)", "evidence")

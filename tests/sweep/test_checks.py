@@ -10,7 +10,8 @@ from deployments.emulated_blocks import cloud_block, cluster_block, manager_bloc
 from deployments.emulator.region import Region
 from tasks.errors import LedgerUnavailable, NotAuthorized, NotOffered, RunbookError, Unreachable
 from tasks.ledger.sweeping import Told
-from tasks.models import Agency, Alarm, ClusterRecord, Component, Instance, Node, Permission, Policy, Statement
+from tasks.models import Agency, Alarm, ClusterRecord, Component, Instance, Node
+from tasks.permissions import Permission, Policy, Statement
 from tasks.sweep.checks import BY_ID, CHECKS, UNUSABLE, answers_of, without_looking
 from tasks.sweep.cluster_checks import NOT_OBSERVABLE
 from tasks.sweep.seen import Followed, Permissions, Seen

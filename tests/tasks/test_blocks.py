@@ -13,9 +13,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tasks.blocks import Cloud, Cluster, Manager, cluster_block
+from tasks.blocks import Cloud, Cluster, Manager
 from tasks.clients.signing import SignedWithKeys, SignedWithToken
 from tasks.errors import ConfigurationError, UnknownCluster
+from tasks.loading import cluster_block
 from tests.tasks.clients.conftest import error_of
 
 SECRETS = ("s3cret-password", "s3cret-ak", "s3cret-sk", "s3cret-sts", "s3cret-token")

@@ -14,7 +14,8 @@ from prefect.logging import disable_run_logger
 from tasks.ledger.earlier import HandedOver
 from tasks.ledger.episodes import Holding, Part
 from tasks.models import NOT_LISTED, Alarm, Answer, Case, Deed, Outcome
-from tasks.trail import NEEDS_A_PERSON, NO_HOST, WHOLE_CLUSTER, WORST_FIRST, End, Entry, Trail
+from tasks.record import NEEDS_A_PERSON, NO_HOST, WHOLE_CLUSTER, WORST_FIRST, End, Entry
+from tasks.trail import Trail
 
 PROCEDURE = json.loads(files("flows").joinpath("procedures/ALM-12110.json").read_text())
 PATHS: list[list[str]] = [trace.split() for trace in PROCEDURE["traces"]]

@@ -6,7 +6,7 @@ import pytest
 
 from deployments.inventory.inventory import read_inventory
 from deployments.inventory_commands import check_names
-from tasks.blocks import cluster_block
+from tasks.loading import cluster_block
 from tests.deployments.inventory.conftest import Stand
 
 pytestmark = [pytest.mark.server, pytest.mark.anyio]

@@ -10,7 +10,8 @@ from deployments.emulated_blocks import manager_block
 from deployments.inventory.checking import read_blocks
 from deployments.inventory.inventory import read_inventory
 from deployments.inventory.syncing import drafts, write
-from tasks.blocks import Cluster, Manager, cluster_block
+from tasks.blocks import Cluster, Manager
+from tasks.loading import cluster_block
 from tests.deployments.inventory.conftest import Stand
 
 pytestmark = [pytest.mark.server, pytest.mark.anyio]
