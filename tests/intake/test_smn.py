@@ -220,6 +220,7 @@ def certificate_of(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes
         certificate_of(ec.generate_private_key(ec.SECP256R1())),
         certificate_of(rsa.generate_private_key(65537, 1024)),  # noqa: S505 - too short on purpose
     ],
+    ids=["nothing", "a page", "no base64 of a certificate", "a private key", "an elliptic key's", "a key too short"],
 )
 def test_what_is_no_rsa_certificate_is_refused(pem: bytes) -> None:
     """Nothing but a certificate of an RSA key verifies anything."""
