@@ -35,7 +35,7 @@ from tasks.ledger.sweeping import how_many_swept, sweeps, sweeps_called
 from tasks.sweep.forms import as_json, change_as_plain
 from tasks.sweep.reports import MOMENT, Change, Report, report_of
 
-DEPLOYMENT = "sweep/by-hand"
+DEPLOYMENT = "sweep/now"
 
 sweep = App(name="sweep", help="Hold every cluster of the fleet against the checks. Changes nothing.")
 

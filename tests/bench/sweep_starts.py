@@ -40,7 +40,7 @@ async def starts(region: Region, url: str, say: Callable[[str], None], per_secon
                 names = [cluster.name for cluster in region.clusters.values()]
                 say("starting runs while no sweep goes on")
                 idle = await _started(client, names[:IDLE], _never)
-                deployment = await client.read_deployment_by_name("sweep/by-hand")
+                deployment = await client.read_deployment_by_name("sweep/now")
                 sweep = await client.create_flow_run_from_deployment(deployment.id)
                 async for state in _states(client, sweep):
                     if state not in ("Scheduled", "Pending"):
