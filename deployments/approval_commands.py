@@ -7,7 +7,7 @@ import secrets
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
@@ -21,11 +21,11 @@ from deployments.terminal import console, show_markdown
 from tasks import timing
 from tasks.blocks import Approver
 from tasks.errors import ConfigurationError
-from tasks.forms import words
+from tasks.forms import counts_from, words
 from tasks.ledger.approval_tables import Approval
 from tasks.ledger.approving import Decision, decide, open_questions
 from tasks.ledger.database import open_ledger
-from tasks.loading import approver_block
+from tasks.loading import approver_block, approver_name
 
 KEY = "RUNBOOKS_APPROVER_KEY"
 WITH_KEY = "authenticated by a personal key"
@@ -84,11 +84,17 @@ def approve(
     comment
         For the record and the ticket.
     not_before
-        The change waits until then, for example 2026-12-01T02:00:00+01:00; without an offset it is UTC.
+        The change waits until then, at most seven days, for example 2026-12-01T02:00:00+01:00; without an offset it is
+        UTC. A time that is over: it is made at once.
     by
         Your name; left out: your login name. With a personal key in $RUNBOOKS_APPROVER_KEY: the name it was made for.
     """
-    then = not_before.replace(tzinfo=UTC) if not_before and not_before.tzinfo is None else not_before
+    try:
+        then = counts_from(not_before, timing.wall())
+    except ValueError as error:
+        raise ConfigurationError(f"--not-before: {error}") from None
+    if not_before and not then:
+        console().print("--not-before is over already: it counts at once")
     note = one_line(comment, "--comment") if comment.strip() else ""
     return run_until_ended(_approve(run, person(by), reject=reject, comment=note, not_before=then))
 
@@ -97,13 +103,15 @@ def approve(
 def add(name: str, /, *, replace: Annotated[bool, Parameter(negative=())] = False) -> int:
     """Make a personal key for NAME and show it once; only its SHA-256 is kept, in the block "MRS Approver/NAME".
 
+    Best take the person's login name: its capitals become small there, and other signs dashes.
+
     Parameters
     ----------
     replace
         NAME has a key, and it is to be worth nothing from now on.
     """
-    key = secrets.token_urlsafe(32)
-    run_until_ended(_add(one_line(name, "NAME"), key, replace=replace))
+    key, name = secrets.token_urlsafe(32), _named(one_line(name, "NAME"))
+    run_until_ended(_add(name, key, replace=replace))
     out = console()
     out.print(Text(f"the key of {name}, shown this once: give it to nobody but {name}"))
     out.print(Text(key))
@@ -143,7 +151,8 @@ async def _approve(run: str, by: str, *, reject: bool, comment: str, not_before:
         decision = Decision(decided, who.name, who.channel, comment, not_before)
         if not await decide(session, asked, decision, timing.wall()):
             raise ConfigurationError(f"{asked.cluster}: it is decided already, or its time is over: nothing is changed")
-    console().print(Text(f"{asked.cluster}, {asked.action}: {decided} by {who.name} ({who.channel})"))
+    when = f", not before {not_before:%Y-%m-%d %H:%M:%S} UTC" if not_before and decided == "approved" else ""
+    console().print(Text(f"{asked.cluster}, {asked.action}: {decided} by {who.name} ({who.channel}){when}"))
     console().print("the run goes on within ten seconds, if an intake is at work; its gates are asked once more")
     return 0
 
@@ -159,11 +168,18 @@ async def _who(by: str) -> _Who:
     key = os.environ.get(KEY, "").strip()
     if not key:
         return _Who(by, WITHOUT)
+    name = _named(by)
     async with get_client() as client:
-        known = await approver_block(by, client)
+        known = await approver_block(name, client)
     if not secrets.compare_digest(known.key_sha256, _digest(key)):
-        raise ConfigurationError(f"the key in ${KEY} is not that of {by}: nothing is approved")
-    return _Who(by, WITH_KEY)
+        raise ConfigurationError(f"the key in ${KEY} is not that of {name}: nothing is approved")
+    return _Who(name, WITH_KEY)
+
+
+def _named(by: str) -> str:
+    if name := approver_name(by):
+        return name
+    raise ConfigurationError(f"{by!r} cannot be the name of a key: it needs letters a to z, or digits")
 
 
 def _four_eyes(asked: Approval, who: _Who) -> None:
@@ -171,12 +187,13 @@ def _four_eyes(asked: Approval, who: _Who) -> None:
         raise ConfigurationError(
             f"{asked.cluster} demands four eyes: approve with your personal key in ${KEY} (`runbooks approvers add`)"
         )
-    if not asked.starter:
+    starter = approver_name(asked.starter)  # a login name may be spelt otherwise than that person's key
+    if not starter:
         raise ConfigurationError(
             f"{asked.cluster} demands four eyes, and nobody knows who started this run (the Prefect UI has one shared "
             "login): reject it, and start it with `runbooks run`"
         )
-    if asked.starter == who.name:
+    if starter == who.name:
         raise ConfigurationError(f"{asked.cluster} demands four eyes: {who.name} has started this run")
 
 

@@ -25,15 +25,17 @@ from deployments.emulator.faults import FAULTS
 from deployments.emulator.region import Region
 from deployments.emulator.serve import serve
 from deployments.ending import run_until_ended, serve_until_told
+from deployments.evidence_commands import evidence
 from deployments.fleet_demo import SMALLEST, FleetDemo
 from deployments.intake_commands import alarm, intake, ledger, prefect_is_known
 from deployments.run_command import run
 from deployments.scenarios import SCENARIOS, Profile
-from deployments.status_commands import evidence, status, why
+from deployments.status_commands import status
 from deployments.sweep_commands import sweep
 from deployments.terminal import console, sentence
 from deployments.ticket_commands import tickets
 from deployments.up import up
+from deployments.why_command import why
 from tasks.errors import ConfigurationError, RunbookError
 
 app = App(

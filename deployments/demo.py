@@ -75,15 +75,25 @@ class Demo:
             raise ConfigurationError(f"--scenario {unknown[0]}: there is none: use all, {', '.join(SCENARIOS)}")
         self.profile, self.speed, self.console = profile, speed, console
         self.as_told = not faults and not trouble
-        self.region = Region(clusters=len(names), hosts=3, meta_hosts=1, profile=profile, start=datetime.now(UTC))
+        self.faults, self.trouble = faults, trouble
+        self._break(self._region(names), names)  # a mistake is said before anything is started
+        self.region = self._region(names)
         self.parts = [Part(name, cluster) for name, cluster in zip(names, self.region.clusters.values(), strict=True)]
         self._began = time.monotonic()
-        for part in self.parts:
-            give_an_agency(self.region, part.cluster)
-            for fault in (*SCENARIOS[part.scenario].faults, *faults):
-                break_cluster(self.region, part.cluster, fault)
-        for rule in trouble:
-            trouble_region(self.region, rule)
+
+    def _region(self, names: Sequence[str]) -> Region:
+        """A cluster for each scenario; nothing is broken yet."""
+        region = Region(clusters=len(names), hosts=3, meta_hosts=1, profile=self.profile, start=datetime.now(UTC))
+        for cluster in region.clusters.values():
+            give_an_agency(region, cluster)
+        return region
+
+    def _break(self, region: Region, names: Sequence[str]) -> None:
+        for name, cluster in zip(names, region.clusters.values(), strict=True):
+            for fault in (*SCENARIOS[name].faults, *self.faults):
+                break_cluster(region, cluster, fault)
+        for rule in self.trouble:
+            trouble_region(region, rule)
 
     def say(self, text: str) -> None:
         """One paragraph of progress, with the seconds since the start. The text may hold rich's markup."""
@@ -95,10 +105,11 @@ class Demo:
             os.environ[BREAKER] = "off"
             self.say("the breaker, which stops all changes when many clusters alarm together, is off for this demo")
         async with staged(self.region, speed=self.speed, say=self.say) as stage:
-            for part in self.parts:
-                self.say(f"[cyan]{part.cluster.name}[/] is broken: {part.scenario}")
             await self._save_blocks(stage.url)
             await stage.intake.directory.refresh()
+            self._break(self.region, [part.scenario for part in self.parts])  # who alarms now is known
+            for part in self.parts:
+                self.say(f"[cyan]{part.cluster.name}[/] is broken: {part.scenario}")
             self.say(
                 "waiting for the alarm: the Meta role raises it when its polls of every five minutes for keys failed "
                 f"three times (the region's time runs {self.speed:g} times faster)"

@@ -19,7 +19,7 @@ from deployments.ending import run_until_ended
 from deployments.ordering import LOOK_EVERY, NO_WORKER, NOBODY_TAKES_IT, order_run
 from deployments.terminal import console, say
 from tasks.errors import ConfigurationError
-from tasks.loading import cluster_block
+from tasks.loading import approver_name, cluster_block
 from tasks.models import Outcome
 from tasks.record import NEEDS_A_PERSON
 
@@ -58,7 +58,7 @@ def run(
     """
     who, note = person(by), one_line(comment, "--comment") if comment.strip() else ""
     parameters = {"cluster": cluster.strip(), "host": host.strip(), "dry_run": dry_run, "comment": note}
-    if who.startswith("alarm"):
+    if approver_name(who).startswith("alarm"):
         raise ConfigurationError("--by alarm is what alarms are called: name a person")
     return run_until_ended(_run(parameters, who, detach=detach))
 

@@ -25,7 +25,7 @@ from deployments.brake_commands import By, person
 from deployments.ending import run_until_ended
 from deployments.intake_commands import prefect_is_known
 from deployments.ordering import LOOK_EVERY, NO_WORKER, NOBODY_TAKES_IT, order_run
-from deployments.sweep_views import SHORTEST, Files, show_cluster, show_report, table_of
+from deployments.sweep_views import SHORTEST, Files, show_cluster, show_report, table_of, unended
 from deployments.terminal import console
 from tasks.errors import ConfigurationError
 from tasks.fleet import read_fleet, selected
@@ -97,6 +97,8 @@ def show(about: About = "last", /, *, cluster: str = "") -> int:
     """Show what a sweep found; of one cluster every answer. Exit code 1: there are findings."""
     report = run_until_ended(_reported(about))
     out = console()
+    if line := unended(report):
+        out.print(Text(line))
     if cluster:
         return show_cluster(out, report, cluster)
     show_report(out, report)
@@ -107,6 +109,8 @@ def show(about: About = "last", /, *, cluster: str = "") -> int:
 def report_(about: About = "last", /, *, html: Html = None, json_: Json = None, csv: Csv = None) -> int:
     """Write what a sweep found to files, or as JSON to standard output."""
     report, files = run_until_ended(_reported(about)), Files(html, json_, csv)
+    if line := unended(report):
+        console(stderr=True).print(Text(line))
     if not (html or json_ or csv):
         sys.stdout.write(as_json(report))
         return 0
@@ -162,12 +166,13 @@ async def _start(select: Sequence[str], by: str, files: Files, *, remediate: boo
 
 
 async def order_sweep(client: PrefectClient, select: Sequence[str], by: str, *, remediate: bool) -> FlowRun:
-    """Start a sweep on a worker.
+    """Start a sweep on a worker, where nothing is selected of the whole fleet.
 
     Raises:
         ConfigurationError: Prefect does not have its deployment.
     """
-    return await order_run(client, DEPLOYMENT, {"select": list(select), "remediate": remediate}, by)
+    parameters = {"remediate": remediate, **({"select": list(select)} if select else {})}
+    return await order_run(client, DEPLOYMENT, parameters, by)
 
 
 async def watched(client: PrefectClient, ledger: Ledger, out: Console, run: UUID) -> FlowRun:

@@ -34,6 +34,15 @@ class Files:
                 out.print(Text(f"written: {path}"))
 
 
+def unended(report: Report) -> str:
+    """One line where the sweep has not ended, so that this is a part of it; empty: it has."""
+    sweep = report.sweep
+    if sweep.ended:
+        return ""
+    how = "was broken off" if sweep.summary else "still goes on"
+    return f"sweep {sweep.id[:SHORTEST]} {how}: {len(report.rows)} of {sweep.planned} clusters were looked at"
+
+
 def show_report(out: Console, report: Report) -> None:
     """Print the findings, the worst first, and the summary."""
     findings = report.findings

@@ -34,7 +34,14 @@ from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.exceptions import Abort, InfrastructureNotFound, ObjectNotFound, Pause, PrefectHTTPStatusError
 from prefect.flow_engine import run_flow
 from prefect.flows import load_flow_from_entrypoint
-from prefect.settings import PREFECT_API_TLS_INSECURE_SKIP_VERIFY, PREFECT_API_URL, temporary_settings
+from prefect.settings import (
+    PREFECT_API_TLS_INSECURE_SKIP_VERIFY,
+    PREFECT_API_URL,
+    PREFECT_WORKER_PREFETCH_SECONDS,
+    PREFECT_WORKER_QUERY_SECONDS,
+    get_current_settings,
+    temporary_settings,
+)
 from prefect.states import Cancelled
 from prefect.workers.base import BaseJobConfiguration, BaseWorker, BaseWorkerResult
 
@@ -44,6 +51,8 @@ from tasks.claims import cancel_noted
 LIMIT = 16  # segments at the same time, unless told otherwise
 MOST_AT_ONCE = 200  # that Prefect tells of
 CANCELLED_EVERY = 2.0
+EACH_SECOND = 1.0
+POLLING = {"query_seconds": PREFECT_WORKER_QUERY_SECONDS, "prefetch_seconds": PREFECT_WORKER_PREFETCH_SECONDS}
 KNOWN_FOR = 10.0  # seconds that a deployment's entrypoint is not asked for again
 CANCELS = [StateType.CANCELLING, StateType.CANCELLED]
 STOPS = (signal.SIGTERM, signal.SIGINT)
@@ -256,13 +265,16 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
         watching = asyncio.create_task(self._stop_cancelled())
         stopping = asyncio.create_task(told.wait())
         try:
-            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if told.is_set():
+            await asyncio.wait({working, watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if told.is_set() or watching.done():
+                self._stopping = True
                 printer(f"Worker {self.name!r} takes nothing more; {len(self._segments)} segments are waited for")
                 await self._drained()
                 working.cancel()
                 await asyncio.gather(working, return_exceptions=True)
                 printer(f"Worker {self.name!r} stopped!")
+                if watching.done():  # of a mistake: without it nobody could cancel what runs here
+                    await watching
             else:
                 await working
         finally:
@@ -272,16 +284,26 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
             thread.join()
 
     async def _work(self, run_once: bool, with_healthcheck: bool, printer: Callable[..., None]) -> None:
-        """As every worker. Prefect reads the machine's certificates for each client, encrypted or not."""
-        plain = (
-            {} if (PREFECT_API_URL.value() or "").startswith("https:") else {PREFECT_API_TLS_INSECURE_SKIP_VERIFY: True}
-        )
-        with temporary_settings(plain):
+        """As every worker, but it looks for work each second unless told otherwise: alarms wait for it.
+
+        Prefect reads the machine's certificates for each client, encrypted or not.
+        """
+        told = get_current_settings().worker.model_fields_set
+        ours: dict[Any, Any] = {setting: EACH_SECOND for name, setting in POLLING.items() if name not in told}
+        usual = PREFECT_WORKER_PREFETCH_SECONDS.value()
+        if PREFECT_WORKER_PREFETCH_SECONDS in ours and self._prefetch_seconds == usual:
+            self._prefetch_seconds = EACH_SECOND
+        if not (PREFECT_API_URL.value() or "").startswith("https:"):
+            ours[PREFECT_API_TLS_INSECURE_SKIP_VERIFY] = True
+        with temporary_settings(ours):
             await super().start(run_once, with_healthcheck, printer)
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
-        """Take runs, unless the worker is being stopped."""
-        return [] if self._stopping else await super().get_and_submit_flow_runs()
+        """Take runs, unless the worker is being stopped; its health check still finds it well then."""
+        if not self._stopping:
+            return await super().get_and_submit_flow_runs()
+        self._last_polled_time = timing.wall()
+        return []
 
     async def _drained(self) -> None:
         with suppress(TimeoutError):

@@ -1,8 +1,6 @@
 """ALM-12110, "Failed to get ECS temporary AK/SK": the page as a flow."""
 
 from collections.abc import Sequence
-from datetime import timedelta
-from importlib.resources import files
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Annotated, Any
@@ -13,39 +11,15 @@ from pydantic import Field
 
 from flows.episode import run_episode, run_id
 from flows.escalation import escalate, ticket_for_a_failure
+from flows.pages import PAGES
 from tasks.agencies import agency_is_bound, bind_agency
 from tasks.alarms import alarms_clear, cleared_meanwhile, find_alarms
 from tasks.diagnosis import look_at_cluster
-from tasks.evidence import Page
-from tasks.forms import BY_HAND
-from tasks.graph import read_graph
 from tasks.instances import instances_are_normal, restart_instances
 from tasks.models import Alarm, Case, Outcome
 from tasks.trail import Trail
 
-PAGE = Page(
-    alarm_id="12110",
-    title="Failed to get ECS temporary AK/SK",
-    graph=read_graph(files("flows").joinpath("procedures/ALM-12110.json")),
-    impact="jobs that read or write OBS fail as soon as the last temporary keys expire, at most one hour after they "
-    "were issued",
-    by_hand={
-        "1": "On Manager, O&M > Alarm > Alarms: find ALM-12110 and the IP address of its host (and see O&M > Alarm > "
-        "Masking).",
-        "2": "On Manager, Cluster > Services > Meta > Instance: see whether the instance of this host is normal; if it "
-        "was stopped on purpose, ask who did it.",
-        "3": BY_HAND["restart"],
-        "5": "On the MRS console, Clusters > Active Clusters > this cluster, O&M management: see whether an agency is "
-        "bound, and on each node's ECS page which one.",
-        "6": BY_HAND["rebind"],
-        "7": "Hand over to O&M with /var/log/Bigdata/meta/mrs-meta.log of this host, one hour before to one hour after "
-        "the alarm (O&M > Log > Download, service Meta).",
-    },
-    log="/var/log/Bigdata/meta/mrs-meta.log",
-    felt_within=timedelta(minutes=50),
-    felt_because="the last keys live one hour and were issued ten minutes before the alarm or earlier, for Meta asks "
-    "every five minutes and raises it at the third failure in a row; most likely they end five minutes earlier",
-)
+PAGE = PAGES["12110"]
 
 
 @flow(

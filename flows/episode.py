@@ -10,19 +10,21 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.escalation import ticket_for, unwatch, watch
-from tasks.approvals import STARTED_BY
+from tasks import timing
+from tasks.approvals import ALARM, STARTED_BY
 from tasks.artifacts import publish, publish_open_episodes
 from tasks.claims import claimed, goes_on_elsewhere, remembered, settled
 from tasks.connections import connected
 from tasks.errors import CannotTell, ConfigurationError, LedgerUnavailable, RemoteError, RunbookError
-from tasks.evidence import Page, report
+from tasks.evidence import Page, drawn_report
 from tasks.journal import as_first_seen
 from tasks.ledger.episodes import Asking, Held
-from tasks.models import Case, Outcome
+from tasks.models import Answer, Case, Outcome
+from tasks.others import other_run
 from tasks.trail import Trail
 
 Procedure = Callable[[Case, Trail], Awaitable[None]]
-BY_ALARM = f"{STARTED_BY}alarm"  # the tag of the deployments that alarms start
+BY_ALARM = f"{STARTED_BY}{ALARM}"  # the tag of the deployments that alarms start
 
 
 async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any]:
@@ -32,7 +34,7 @@ async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any
     before anything was looked at. Whatever else breaks it off, `ticket_for_a_failure` files what the trail holds by
     then.
     """
-    trail = Trail(case)
+    trail, other = Trail(case), ""
     link = flow_run.ui_url or ""
     watch(case.run, trail, page)
     try:
@@ -44,6 +46,8 @@ async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any
         ):
             if isinstance(claim, Held) and claim.own:
                 raise Pause  # this very run is at work in another process: what that one says of its state counts
+            if case.dry_run and (other := await other_run(case, connection.cluster.cluster_id)):
+                trail.looked("before anything else", [Answer(host="", value="y", seen=other, at=timing.now())])
             if isinstance(claim, Held):
                 trail.stop(Outcome.JOINED, f"this cluster is being worked on by {claim.by}")
             else:
@@ -56,7 +60,7 @@ async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any
                 finally:
                     await remembered(case, trail.lines)
             ticket = await ticket_for(trail, page)
-            await publish(trail, report(trail, page, link, drawn=True))
+            await publish(trail, drawn_report(trail, page, link))
             await settled(case, trail.parts, trail.outcome, ticket.name if ticket else "")
             await publish_open_episodes(case)
             if await goes_on_elsewhere(case):
@@ -70,7 +74,8 @@ async def run_episode(case: Case, page: Page, procedure: Procedure) -> State[Any
     if not parts:
         ended = [entry.text.partition(": ")[2] for entry in trail.entries if entry.kind == "ended"]
         parts = ended[-1:] or ["There is no active alarm"]
-    message = f"{trail.outcome}. {'; '.join(parts)}{f'. Ticket {ticket.name}' if ticket else ''}"
+    after = [f"Ticket {ticket.name}" if ticket else "", f"Meanwhile {other}" if other else ""]
+    message = ". ".join([trail.outcome, "; ".join(parts), *filter(None, after)])
     get_run_logger().info(message)
     unwatch(case.run, trail)
     if trail.outcome is Outcome.ERROR:

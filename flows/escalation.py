@@ -1,21 +1,26 @@
 """Evidence becomes one ticket. Shared by all runbooks."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import Pause
 from prefect.runtime import flow_run as this_run
+from prefect.utilities.urls import url_for
 
+from flows.pages import PAGES
 from tasks.alarms import cleared_meanwhile
 from tasks.claims import broke_off, goes_on_elsewhere
 from tasks.evidence import Page, brief, report
+from tasks.handover import broken_off
 from tasks.ledger.outbox import Filing
 from tasks.ledger.ticket_life import incident_of
 from tasks.models import Alarm, Case, Outcome
-from tasks.record import NEEDS_A_PERSON
-from tasks.tickets import Ticket, file_ticket, join_incident, tell
+from tasks.record import NEEDS_A_PERSON, WHOLE_CLUSTER
+from tasks.recorded import Recorded, nothing_recorded
+from tasks.tickets import Ticket, file_ticket, incident, join_incident, tell
 from tasks.trail import Trail
 
 
@@ -44,9 +49,9 @@ async def ticket_for(trail: Trail, page: Page) -> Ticket | None:
     if await goes_on_elsewhere(trail.case):
         raise Pause  # another segment goes on with it, and files what it sees
     link = this_run.ui_url or ""
-    if incident := trail.only_incident:
-        return await join_incident(*incident, trail.case.cluster, brief(trail, page, link), trail.case.run)
-    return await file_ticket(_filing(trail, page, link))
+    if shared := trail.only_incident:
+        return await join_incident(*shared, trail.case.cluster, brief(trail, page, link), trail.case.run)
+    return await file_ticket(_filing(trail, page, link), _incidents(trail))
 
 
 def _filing(trail: Trail, page: Page, link: str) -> Filing:
@@ -66,6 +71,15 @@ def _filing(trail: Trail, page: Page, link: str) -> Filing:
     )
 
 
+def _incidents(trail: Trail) -> list[Filing]:
+    """The tickets of the tripped breakers that kept hosts of this run from their change, filed by whoever is first."""
+    words: dict[str, str] = {}
+    for host, breaker in trail.incidents.items():
+        did = [entry for entry in trail.entries if entry.kind == "did"]
+        words[breaker] = ([e for e in did if e.host in (host, WHOLE_CLUSTER)] or did)[-1].text
+    return [incident(breaker, text) for breaker, text in words.items()]
+
+
 _watched: dict[str, tuple[Trail, Page]] = {}
 
 
@@ -83,29 +97,27 @@ def unwatch(run: str, trail: Trail) -> None:
 async def ticket_for_a_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """A hook: a run that broke off or was cancelled also ends in a ticket, the run's own. A dry run only fails.
 
-    One that an intake begins anew gets no ticket.
-    A cancelled or killed run leaves its process no time: then the hook runs in another and knows only its parameters.
+    One that an intake begins anew gets no ticket. It says what the ledger holds of the run: a cancelled or killed run
+    leaves its process no time, and then the hook runs in another. Where that knows more than the ledger it says that.
     """
     parameters, run = flow_run.parameters, str(flow_run.id)
-    trail, page = _watched.pop(run, (None, None))
+    trail, _ = _watched.pop(run, (None, None))
     if parameters.get("dry_run", True) or state.name == Outcome.ERROR:  # ERROR has its ticket, with the evidence
         return
-    what = f"{state.name}: {state.message}"
+    what, link = f"{state.name}: {state.message}", url_for("flow-run", obj_id=run) or ""
+    page = PAGES[flow.name.removeprefix("alm-")]
+    case = Case(cluster=str(parameters.get("cluster") or ""), alarm_id=page.alarm_id, dry_run=False, run=run)
 
-    cluster = parameters.get("cluster", "")
-
-    def filing(outcome: Outcome) -> Filing:
-        if trail and page:
+    def filing(outcome: Outcome, known: Recorded | None) -> Filing:
+        if trail and trail.lines:
+            kept = known is not None and trail.lines in known.records
             trail.stop(outcome, what)
-            return _filing(trail, page, link="")
-        body = (
-            f"# {flow.name} on {cluster or 'an unnamed cluster'} broke off\n\n{what}\n\n"
-            f"What it had seen and done by then is in the log of flow run {flow_run.name} ({run}). Restarts or binds "
-            "that it began may have happened: look at Manager's and the console's operation logs before you repeat "
-            "them.\n"
-        )
-        title = f"{flow.name} {cluster or 'an unnamed cluster'}: broke off ({state.name})"
-        return Filing(f"{cluster}/{flow.name}/run/{run}", title, body, source=run, cluster=cluster)
+            if known is None or not kept:
+                return _filing(trail, page, link)
+            if trail.alarms:
+                known = replace(known, alarms=trail.alarms, ends=trail.ends, traces=trail.traces)
+        words = f"The flow run {flow_run.name} ({run}) is {what}"
+        return broken_off(known or nothing_recorded(case, outcome), page, words, link=link, source=run)
 
     word = Outcome.CANCELLED if state.is_cancelled() else Outcome.ERROR
     deployed, token = flow_run.deployment_id is not None, trail.token if trail else None

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from flows.episode import run_id
 from tasks.errors import ConfigurationError, LedgerUnavailable, Unreachable
+from tasks.fleet import pair_of
 from tasks.sweep.steps import choose_clusters, look_at_clusters, summed_up
 from tasks.sweep.work import Order, at_work
 
@@ -32,14 +33,17 @@ async def sweep(
 
     Args:
         select: Only clusters that match all of these: LABEL=VALUE, region=VALUE, cloud=BLOCK, mode=VALUE, name=GLOB.
-            Empty: the whole fleet, and clusters that a cloud has and no block names.
+            Left out: the whole fleet, and clusters that a cloud has and no block names. An empty list: nothing.
         remediate: On: clusters with an active ALM-12110 that nobody is at get a run again, also where a person has its
             ticket, in the mode of their block and by the same gates.
     """
-    order = Order(
-        run=run_id(), selection=tuple(each.strip() for each in select or () if each.strip()), remediate=remediate
-    )
+    if select is not None and not select:
+        what = "the selection is empty; leave it out for the whole fleet."
+        return Completed(name="NOTHING", message=f"Nothing was swept: {what}")
+    order = Order(run=run_id(), selection=tuple(each.strip() for each in select or ()), remediate=remediate)
     try:
+        for each in order.selection:
+            pair_of(each)  # a mistake is said before anything is begun
         async with at_work(order) as work:
             chosen = await choose_clusters(order)
             looks = (look_at_clusters(order, names, names[0], len(names)) for names in work.shards)

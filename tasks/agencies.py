@@ -8,13 +8,24 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks import timing
 from tasks.approvals import agreement, by_hand, deeds_of
-from tasks.bindings import agencies_of, bound, in_iam, somebody_s_change, unusable
+from tasks.bindings import agencies_of, bound, in_iam, must_be_usable, somebody_s_change
 from tasks.blocks import Cluster
 from tasks.connections import Connection, connected
-from tasks.errors import DryRun, OutcomeUnknown, Refused, RemoteError, ServerTrouble, StepFailed, Throttled, Unreachable
-from tasks.gates import agreed, intend, kept_from, may_change, may_go_on
+from tasks.errors import (
+    DryRun,
+    EndNotSeen,
+    OutcomeUnknown,
+    Refused,
+    RemoteError,
+    ServerTrouble,
+    StepFailed,
+    Throttled,
+    Unreachable,
+)
+from tasks.gates import agreed, intend, kept_from, may_change, may_go_on, still_at_once
 from tasks.intents import begun_before, seen_to_its_end
 from tasks.journal import once
+from tasks.loading import cluster_block
 from tasks.models import Alarm, Answer, Case, Deed, Node, Outcome
 from tasks.readback import READ_BACK_EVERY, named, read_back, request_is
 from tasks.retrying import DELAYS, RETRIES, may_pass
@@ -55,7 +66,7 @@ async def bind_agency(case: Case, alarms: Sequence[Alarm], *, so_far: str = "") 
 
     Nothing is written over: a node that names another agency stops the step. Once a node is bound the others follow,
     also where Meta clears the alarm in between. It ends when MRS reports no update. A person is asked first, where one
-    must agree; and asked to do it by hand, where no API does.
+    must agree; and asked to do it by hand, where no API does; nobody where there is nothing that could be bound.
 
     Args:
         so_far: the evidence, for a person who is asked.
@@ -65,6 +76,9 @@ async def bind_agency(case: Case, alarms: Sequence[Alarm], *, so_far: str = "") 
 
     Source: ALM-12110, step 6 (Manage Agency); done through POST cloudservers/{id}/metadata of every node.
     """
+    if refused := await nothing_to_bind(case, alarms):
+        yield refused
+        return
     agreed_ = await agreement(case, "rebind", alarms, so_far)
     async for deed in deeds_of(agreed_, partial(bound_by_hand, case)):
         yield deed
@@ -97,6 +111,27 @@ async def bind_agency(case: Case, alarms: Sequence[Alarm], *, so_far: str = "") 
 def _in_part(hosts: Sequence[str]) -> str:
     """What to add where binding stops between two nodes."""
     return f"; nodes bound before that, and left so: {', '.join(hosts) or 'none'}"
+
+
+@once("6 {alarms}")
+async def nothing_to_bind(case: Case, alarms: Sequence[Alarm]) -> Deed | None:
+    """Why nobody need be asked: the block does not say rebind, or its agency is not usable. None: a person may be.
+
+    It is asked once, before anything is bound; whoever binds looks again. Where IAM never answered `runbooks doctor`
+    a person is asked to do it by hand.
+    """
+    if case.dry_run:
+        return None
+    try:
+        async with connected(case) as connection:
+            cluster = await cluster_block(case.cluster)
+            _tells_to_bind(cluster)
+            await must_be_usable(case, connection, cluster.agency)
+    except RemoteError as error:
+        return kept_from(case, "", "not bound", Refused(f"a gate cannot be read, so it stays shut: {error}"))
+    except Refused as error:
+        return None if error.by_hand else kept_from(case, "", "not bound", error)
+    return None
 
 
 @once("6 by hand")
@@ -134,11 +169,7 @@ async def nodes_to_bind(case: Case, alarms: Sequence[Alarm]) -> tuple[Node, ...]
 
 async def _unbound_nodes(case: Case, connection: Connection, alarms: Sequence[Alarm]) -> tuple[Node, ...]:
     cluster = await _may_bind(case, connection, alarms)
-    try:
-        if why := await unusable(connection, cluster.agency):
-            raise Refused(why)
-    except RemoteError as error:
-        raise Refused(f"IAM does not say whether agency {cluster.agency!r} is usable: {error}") from error
+    await must_be_usable(case, connection, cluster.agency)
     record = await connection.mrs.cluster(cluster.cluster_id)
     nodes = await connection.mrs.nodes(cluster.cluster_id)
     verdict, words = bound(record, await agencies_of(connection, nodes))
@@ -154,10 +185,14 @@ async def _unbound_nodes(case: Case, connection: Connection, alarms: Sequence[Al
 async def _may_bind(case: Case, connection: Connection, alarms: Sequence[Alarm], *, begun: bool = False) -> Cluster:
     """The gates of every change, and that the cluster's block, as it is now, tells to bind."""
     cluster = await may_change(case, connection, alarms, "rebind", begun=begun)
+    _tells_to_bind(cluster)
+    return cluster
+
+
+def _tells_to_bind(cluster: Cluster) -> None:
     if cluster.on_unbound != "rebind" or not cluster.agency:
         why = "on_unbound is 'escalate'" if cluster.on_unbound != "rebind" else "agency is empty"
         raise Refused(f"the cluster's block does not tell to rebind ({why}): the agency may be gone on purpose")
-    return cluster
 
 
 @once("6 {node.host}")
@@ -169,7 +204,7 @@ async def bind_node(case: Case, node: Node, alarms: Sequence[Alarm], *, begun: b
         begun: another node has been bound, so this one follows although the alarm may be cleared by now.
 
     Raises:
-        StepFailed: it names another agency meanwhile, or the new one cannot be read back.
+        StepFailed: it names another agency meanwhile; EndNotSeen: the new one cannot be read back.
         RemoteError: ECS refused it or cannot be reached: it is not bound.
 
     Source: ECS "Updating ECS Metadata", POST /v1/{project_id}/cloudservers/{server_id}/metadata.
@@ -177,6 +212,8 @@ async def bind_node(case: Case, node: Node, alarms: Sequence[Alarm], *, begun: b
     async with connected(case) as connection:
         try:
             deed = await _bound(case, connection, node, alarms, begun=begun)
+        except EndNotSeen:  # the intent stays open: nobody else is to bind it meanwhile
+            raise
         except (StepFailed, RemoteError) as error:
             await seen_to_its_end(case, "6", node.host, str(error))
             raise
@@ -198,6 +235,7 @@ async def _bound(case: Case, connection: Connection, node: Node, alarms: Sequenc
 async def _bind(case: Case, connection: Connection, node: Node, alarms: Sequence[Alarm], *, begun: bool) -> Deed:
     ecs, intended = connection.ecs, False
     for tries_left in reversed(range(THROTTLED_TRIES)):
+        since = timing.wall()
         cluster = await _may_bind(case, connection, alarms, begun=begun)
         now = await ecs.agency(node.server_id)
         if now == cluster.agency:
@@ -209,6 +247,7 @@ async def _bind(case: Case, connection: Connection, node: Node, alarms: Sequence
         else:
             await intend(case, cluster, "rebind", node.host, alarms[0].host, before=cluster.agency)
             intended = True
+            await still_at_once(case, connection, () if begun else alarms, since)
         try:
             would = f"bind {node.host} to agency {cluster.agency}"
             request = await connection.ecs_for_changes.set_agency(node.server_id, cluster.agency, would=would)

@@ -1,9 +1,10 @@
 """A person agrees to a change, or makes it where no API does. The ledger has what was asked and said, decided once."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from prefect.context import FlowRunContext
 from prefect.runtime import deployment, flow_run
 
 from tasks import timing, waits
@@ -17,12 +18,13 @@ from tasks.journal import once
 from tasks.ledger.approval_tables import Approval
 from tasks.ledger.approving import Decision, Question, question_of
 from tasks.ledger.episodes import Holding
+from tasks.ledger.starting import started_by_alarm
 from tasks.loading import cluster_block
 from tasks.models import Alarm, Case, Deed, Frozen, Outcome
 from tasks.questions import answer_to, ask
 
 NOT_DONE: dict[Action, str] = {"restart": "not restarted", "rebind": "not bound"}
-STARTED_BY = "started-by:"  # the tag that says who started a run
+STARTED_BY, ALARM = "started-by:", "alarm"  # the tag that says who started a run
 
 
 class Agreement(Frozen):
@@ -56,9 +58,12 @@ async def agreement(case: Case, action: Action, alarms: Sequence[Alarm], so_far:
         return Agreement(go=True)
     async with connected(case) as connection:
         change = _Change(case, connection, action, alarms)
-        asked = await change.asked("by hand") or await change.asked("approve")
-        if asked is not None and (decision := await answer_to(case, asked)):
-            return await _decided(change, decision)
+        asked, again = await change.asked("by hand") or await change.asked("approve"), ""
+        try:
+            if asked is not None and (decision := await answer_to(case, asked)):
+                return await _decided(change, decision)
+        except Refused as error:
+            again = f"{error}; "
         try:
             why = await needs_a_person(case, connection, action)
             if not why and asked is None:
@@ -69,8 +74,8 @@ async def agreement(case: Case, action: Action, alarms: Sequence[Alarm], so_far:
         except Refused as error:
             if not error.by_hand:
                 return change.refused(error)
-            return await change.ask(connection.cluster, "by hand", str(error), so_far)
-        return await change.ask(cluster, "approve", why, so_far) if why else Agreement(go=True)
+            return await change.ask(connection.cluster, "by hand", f"{again}{error}", so_far)
+        return await change.ask(cluster, "approve", again + why, so_far) if why else Agreement(go=True)
 
 
 async def by_hand(case: Case, action: Action, alarms: Sequence[Alarm], why: str, so_far: str) -> Agreement:
@@ -144,7 +149,7 @@ class _Change:
         if self.action == "rebind" and kind == "approve":
             nodes = await self.connection.mrs.nodes(cluster.cluster_id)
             targets = [f"{node.host} -> {cluster.agency or '(no agency in the block)'}" for node in nodes]
-        now = timing.wall()
+        now, starter = timing.wall(), await _starter(self.case)
 
         def question(mine: Holding) -> Approval:
             return Approval(
@@ -158,7 +163,7 @@ class _Change:
                 action=self.action,
                 targets="\n".join(targets),
                 why=f"{why}.\n\n{so_far}".strip(),
-                starter=_starter(),
+                starter=starter,
                 four_eyes=cluster.four_eyes,
                 asked=now,
                 expires=timing.later(cluster.approval_expires, since=now, speed=cluster.speed),
@@ -182,8 +187,11 @@ async def _decided(change: _Change, decision: Decision) -> Agreement:
     comment = f": {decision.comment}" if decision.comment else ""
     match decision.decided:
         case "approved":
-            deed = Deed(host="", did=f"{action} approved by {what}{comment}", at=timing.now())
-            return await _not_before(change, decision.not_before) or Agreement(go=True, deeds=(deed,))
+            then = decision.not_before
+            when = f", not before {then:%Y-%m-%d %H:%M:%S} UTC" if then else ""
+            deed = Deed(host="", did=f"{action} approved by {what}{when}{comment}", at=timing.now())
+            ended = await _not_before(change, then)
+            return Agreement(go=not ended, deeds=(deed, *ended))
         case "done":
             deed = Deed(host="", did=f"{action} done by hand, says {what}{comment}", at=timing.now())
             return Agreement(done_by=decision.by, deeds=(deed,))
@@ -196,24 +204,42 @@ async def _decided(change: _Change, decision: Decision) -> Agreement:
     return change.ended(Deed(host="", did=did, at=timing.now(), ended=outcome))
 
 
-async def _not_before(change: _Change, then: datetime | None) -> Agreement | None:
-    """Wait until the change may be made; None: now. An alarm that is cleared meanwhile ends it."""
+async def _not_before(change: _Change, then: datetime | None) -> tuple[Deed, ...]:
+    """Wait until the change may be made; what ended it, an alarm that is cleared meanwhile; empty: nothing did."""
     if then is None:
-        return None
-    case, part, ended = change.case, f"{change.step} not before", None
+        return ()
+    case, part, ended = change.case, f"{change.step} not before", tuple[Deed, ...]()
     until = await waits.deadline(case, part, then)
     async for _ in waits.looks(case, until, every=60.0, speed=1):
         try:
             await may_change(case, change.connection, change.alarms, change.action)
         except Refused as error:
             if error.outcome is not Outcome.REFUSED:  # other gates are asked again when it is made
-                ended = change.refused(error)
+                ended = change.refused(error).deeds
                 break
     await waits.ended(case, part)
     return ended
 
 
-def _starter() -> str:
-    """Who started the run, by its tags; empty: nobody knows."""
-    tags = flow_run.tags or ()
-    return next((tag.removeprefix(STARTED_BY) for tag in tags if tag.startswith(STARTED_BY)), "")
+async def starter_of(case: Case, tags: Collection[str], key: str) -> str:
+    """Who started the run: `alarm`, a name that somebody gave, or empty where nobody knows.
+
+    Whoever starts the deployment for alarms in the Prefect UI gets its tag as well, and can add others: an alarm has
+    started only what the intake has created, by a key of the episode's.
+
+    Args:
+        key: the run's idempotency key; empty: it has none.
+    """
+    names = {tag.removeprefix(STARTED_BY) for tag in tags if tag.startswith(STARTED_BY)}
+    if len(names) != 1:
+        return ""
+    (name,) = names
+    if name != ALARM or await looked_up(case, lambda session, mine: started_by_alarm(session, mine, key)):
+        return name
+    return ""
+
+
+async def _starter(case: Case) -> str:
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    return await starter_of(case, run.tags, run.idempotency_key or "") if run else ""

@@ -37,7 +37,8 @@ async def publish_artifacts(trail: Trail, text: str) -> None:
 async def publish_open_episodes(case: Case) -> None:
     """The open episodes of all clusters as the artifact `open-episodes`, as the run leaves them; a dry run leaves none.
 
-    Where ledger or Prefect do not answer, the next run publishes them.
+    Of runs that end or ask a person, not at every wait: a storm has hundreds at once. Where ledger or Prefect do not
+    answer, the next run publishes them.
     """
     if not holds(case):
         return

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from tasks import timing
+from tasks.answering import have_answered
 from tasks.connections import Connection
-from tasks.errors import RemoteError
-from tasks.models import Agency, ClusterRecord, Node, Outcome
+from tasks.errors import Refused, RemoteError
+from tasks.models import Agency, Case, ClusterRecord, Node, Outcome
 
 ECS_TRUST_DOMAIN = "op_svc_ecs"
 NODES_AT_ONCE = 8
@@ -76,6 +77,22 @@ async def in_iam(connection: Connection, name: str) -> str:
 async def unusable(connection: Connection, name: str) -> str:
     """Why this agency cannot serve ECS, or empty text where it can. Source: IAM "Querying Agencies"."""
     return flaw_of(await connection.iam.agency(name), name, timing.now())
+
+
+async def must_be_usable(case: Case, connection: Connection, name: str) -> None:
+    """The gate of the agency that is to be bound.
+
+    Raises:
+        Refused: it cannot serve ECS, or IAM does not say so; where IAM never did, a person can do it by hand.
+        LedgerUnavailable: whether IAM ever did cannot be read.
+    """
+    try:
+        why = await unusable(connection, name)
+    except RemoteError as error:
+        await have_answered(case, connection, "rebind")
+        raise Refused(f"IAM does not say whether agency {name!r} is usable: {error}") from error
+    if why:
+        raise Refused(why)
 
 
 def flaw_of(agency: Agency | None, name: str, now: datetime) -> str:

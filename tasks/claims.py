@@ -20,6 +20,7 @@ from tasks.ledger.receiving import intakes_alive
 from tasks.ledger.starting import MOST_RUNS, give_up
 from tasks.ledger.tables import Episode
 from tasks.models import Case, Outcome
+from tasks.recorded import Recorded, recorded
 
 RENEW_EVERY = LEASE.total_seconds() / 3
 TRIES = (1.0, 2.0, 4.0, 8.0)  # pauses between tries to reach the ledger, seconds
@@ -194,7 +195,7 @@ async def cancel_noted(run: str) -> None:
 async def broke_off(
     run: str,
     outcome: Outcome,
-    filing: Callable[[Outcome], Filing],
+    filing: Callable[[Outcome, Recorded | None], Filing],
     *,
     deployed: bool,
     token: int | None = None,
@@ -202,8 +203,9 @@ async def broke_off(
     """A run broke off: end its episode with this word, unless the intake begins the run anew.
 
     Args:
-        filing: what a person is to be told by which word. It is on disk with the end of the episode, or neither is and
-            the intake ends it.
+        filing: what a person is to be told by which word, from what the ledger holds of the episode that ends so (None:
+            it holds nothing, or does not answer). It is on disk with the end of the episode, or neither is and the
+            intake ends it.
         deployed: the run is of a deployment, so that it can be scheduled once more.
         token: the fence by which the segment that broke off held its episode, where that is known.
 
@@ -213,30 +215,32 @@ async def broke_off(
     told: Filing | None = None
     try:
         async with open_ledger() as ledger, ledger.writing() as session:
-            if word := await _over(session, run, outcome, deployed=deployed, token=token):
-                told = filing(word)
+            if over := await _over(session, run, outcome, deployed=deployed, token=token):
+                told = filing(*over)
                 await file(session, told, timing.wall())
         return told
     except (LedgerUnavailable, ConfigurationError) as error:
         logger.warning("that run %s broke off is not in the ledger: %s", run, error)
-    return told or filing(outcome)
+    return told or filing(outcome, None)
 
 
 async def _over(
     session: AsyncSession, run: str, outcome: Outcome, *, deployed: bool, token: int | None
-) -> Outcome | None:
-    """The word by which the run is over; None: an intake begins it anew, or another segment of it has gone on."""
+) -> tuple[Outcome, Recorded | None] | None:
+    """The word by which the run is over, and what there is of the episode that it ends; None: an intake begins it anew,
+    or another segment of it has gone on."""
     episode = await episode_of_run(session, run)
     if episode is None or not (episode.holder == run or (episode.state == "raised" and episode.run == run)):
-        return outcome  # it has none, or another run has it, or it was settled
+        return outcome, None  # it has none, or another run has it, or it was settled
     if token is not None and episode.token != token:
         return None
     word = Outcome.CANCELLED if episode.outcome == Outcome.CANCELLED else outcome
     goes_on = (deployed or not episode.acted) and episode.runs < MOST_RUNS
     if word is not Outcome.CANCELLED and goes_on and await intakes_alive(session, timing.wall()):
         return None
+    acted = episode.acted
     await give_up(session, episode, word, timing.wall())
-    return word
+    return word, await recorded(session, episode, word, acted=acted)
 
 
 async def _renew(ledger: Ledger, holding: Holding, every: float) -> None:

@@ -130,11 +130,15 @@ async def exists(cloud: Cloud, cluster_id: str) -> ClusterRecord | None:
 
 
 async def compare(fleet: Fleet, lists: Mapping[str, CloudList]) -> list[Sight]:
-    """Every usable cluster of the fleet by name, then every cluster that the clouds list and nobody has a block for."""
+    """Every usable cluster of the fleet by name, then every cluster that the clouds list and nobody has a block for.
+
+    One whose block cannot be used is neither.
+    """
     names = {project_of(each.cloud): name for name, each in lists.items()}
     listed = {(name, record.id): record for name, each in lists.items() for record in each.records}
     asking = asyncio.Semaphore(AT_ONCE)
     known: set[tuple[str, str]] = set()
+    broken = set(fleet.broken_ids.values())
 
     async def sight(name: str, cluster: Cluster) -> Sight:
         cloud = names.get(project_of(cluster.cloud), "")
@@ -153,7 +157,7 @@ async def compare(fleet: Fleet, lists: Mapping[str, CloudList]) -> list[Sight]:
         *(
             Sight(name, cluster_id, "unmanaged", cloud, record=listed[cloud, cluster_id])
             for name, cluster_id, cloud in others
-            if (cloud, cluster_id) not in known
+            if (cloud, cluster_id) not in known and cluster_id not in broken
         ),
     ]
 

@@ -68,6 +68,10 @@ class StepFailed(RunbookError):
     """A step was carried out and ended without success."""
 
 
+class EndNotSeen(StepFailed):
+    """A change was sent, or may have been, and does not show: nobody else is to make it meanwhile."""
+
+
 class RemoteError(RunbookError):
     """Manager or a cloud API did not do what was asked.
 

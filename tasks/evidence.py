@@ -10,6 +10,7 @@ from tasks.graph import Graph, Way, flowchart
 from tasks.ledger.keeping import digest_of, written_out
 from tasks.models import Outcome
 from tasks.record import NEEDS_A_PERSON, WHOLE_CLUSTER, Entry
+from tasks.recorded import Recorded
 from tasks.trail import Trail
 
 AROUND, MINUTE = timedelta(hours=1), "%Y-%m-%d %H:%M"
@@ -61,43 +62,60 @@ def quoted(text: str) -> str:
     return MARKUP.sub(r"\\\g<0>", line)
 
 
-def report(trail: Trail, page: Page, link: str, *, drawn: bool = False) -> str:
+def report(told: Trail | Recorded, page: Page, link: str) -> str:
     """The run as markdown that reads well as plain text too. Holds no secrets: only what the steps said.
+
+    What may be long comes last: a ticket system that cuts it off leaves the digest and the link.
 
     Args:
         link: the flow run in the Prefect UI, may be empty.
-        drawn: also a table of the page's steps and the way through its graph, for who shows tables and mermaid.
     """
-    outcome, case = trail.outcome, trail.case
-    hosts = [(quoted(host), f"`{trace}`", quoted(str(trail.alarms[host]))) for host, trace in trail.traces.items()]
-    # A list, not a table: Prefect's UI cuts a table's last column off, and here that is what happened.
-    happened = [
-        f"- {e.at:%Y-%m-%d %H:%M:%S} UTC, {f'step {e.step}, ' if e.step else ''}{quoted(e.host)}: {quoted(e.text)}"
-        for e in trail.entries
-    ]
+    return "\n".join([*_summary(told, page, link), *_happened(told)])
+
+
+def drawn_report(trail: Trail, page: Page, link: str) -> str:
+    """As `report`, with a table of the page's steps and the way through its graph, for who shows tables and mermaid."""
+    drawn = []
+    if trail.traces:
+        drawn += ["## The page's steps", "", *_steps(trail, page), ""]
+        drawn += ["## The way through the page", "", "```mermaid", way_through(trail, page), "```", ""]
+    return "\n".join([*_summary(trail, page, link), *drawn, *_happened(trail)])
+
+
+def _summary(told: Trail | Recorded, page: Page, link: str) -> list[str]:
+    outcome, case = told.outcome, told.case
+    hosts = [(quoted(host), f"`{trace}`", quoted(str(told.alarms[host]))) for host, trace in told.traces.items()]
     lines = [
         f"# ALM-{page.alarm_id} {page.title}: {quoted(case.cluster)}",
         "",
         f"**{outcome}**{' (dry run)' if case.dry_run else ''}. {MEANING[outcome]}",
         "",
-        *([f"Impact while the alarm is active: {page.impact}.", ""] if trail.needs_a_person else []),
+        *([f"Impact while the alarm is active: {page.impact}.", ""] if told.needs_a_person else []),
+        *_where(told, link),
+        *([f"Comment of who started the run: {quoted(case.comment)}", ""] if case.comment else []),
         *(_table("host", "trace", "alarm", rows=hosts) if hosts else ["No alarm was followed."]),
         "",
     ]
-    if trail.needs_a_person:
-        lines += ["## Why it stopped", "", *_why(trail), ""]
-        lines += ["## What to do next", "", *_next(trail, page), *_log(trail, page), ""]
-    if drawn and trail.traces:
-        lines += ["## The page's steps", "", *_steps(trail, page), ""]
-        lines += ["## The way through the page", "", "```mermaid", way_through(trail, page), "```", ""]
-    if happened:
-        lines += ["## What happened", "", *happened, ""]
-        lines += [f"SHA-256 of what happened, line by line: {digest(trail)}", ""]
-    if case.comment:
-        lines += [f"Comment of who started the run: {quoted(case.comment)}", ""]
-    if link:
-        lines += [f"Flow run: {link}", ""]
-    return "\n".join(lines)
+    if told.needs_a_person:
+        lines += ["## Why it stopped", "", *_why(told), ""]
+        lines += ["## What to do next", "", *_next(told, page), *_log(told, page), ""]
+    return lines
+
+
+def _where(told: Trail | Recorded, link: str) -> list[str]:
+    """Where all of it is to be seen, and the SHA-256 by which the record is known."""
+    records = told.records if isinstance(told, Recorded) else filter(None, [told.lines])
+    named = [f"SHA-256 of what happened, line by line: {digest_of(lines)}" for lines in records]
+    return [word for line in (*([f"Flow run: {link}"] if link else []), *named) for word in (line, "")]
+
+
+def _happened(told: Trail | Recorded) -> list[str]:
+    """A list, not a table: Prefect's UI cuts a table's last column off, and here that is what happened."""
+    happened = [
+        f"- {e.at:%Y-%m-%d %H:%M:%S} UTC, {f'step {e.step}, ' if e.step else ''}{quoted(e.host)}: {quoted(e.text)}"
+        for e in told.entries
+    ]
+    return ["## What happened", "", *happened, ""] if happened else []
 
 
 def record(trail: Trail) -> str:
@@ -141,43 +159,49 @@ def _short(entry: Entry) -> str:
     return f"{begins} ... {ends}"
 
 
-def _why(trail: Trail) -> list[str]:
-    """For each part that needs a person, the last that was learned of it."""
-    lines = []
-    for host, end in trail.ends.items():
+def _why(told: Trail | Recorded) -> list[str]:
+    """Why it was broken off, if it was; and for each part that needs a person, the last that was learned of it."""
+    lines = [f"- {quoted(text)}" for text in (told.stopped, *told.unseen)] if isinstance(told, Recorded) else []
+    for host, end in told.ends.items():
         if end.outcome in NEEDS_A_PERSON:
-            said = [e.text for e in trail.entries if e.host in (host, WHOLE_CLUSTER)] or [MEANING[end.outcome]]
+            said = [e.text for e in told.entries if e.host in (host, WHOLE_CLUSTER)] or [MEANING[end.outcome]]
             at = f" at step {end.step}" if end.step else ""
             lines.append(f"- {quoted(host)} ({end.outcome}{at}): {quoted(said[-1])}")
     return lines
 
 
-def _log(trail: Trail, page: Page) -> list[str]:
+def _log(told: Trail | Recorded, page: Page) -> list[str]:
     """Where to look on each host, and until when the impact is not felt, by the time of its alarm."""
-    lines = []
-    for host, end in trail.ends.items():
-        alarm = trail.alarms.get(host)
-        if end.outcome not in NEEDS_A_PERSON or alarm is None or not (page.log or page.felt_within):
+    lines, timed = [], bool(told.ends)
+    for host, end in told.ends.items():
+        if end.outcome not in NEEDS_A_PERSON:
             continue
-        if alarm.occurred is None:
-            lines.append(f"- {quoted(host)}: the alarm's time is not known: look it up on Manager for where to read")
+        raised = told.alarms[host].occurred if host in told.alarms else None
+        if raised is None:
+            timed = False
             continue
-        raised = alarm.occurred
         if page.log:
             window = f"from {raised - AROUND:{MINUTE}} to {raised + AROUND:{MINUTE}} UTC, an hour around the alarm"
             lines.append(f"- {quoted(host)}: read {page.log} {window}")
         if page.felt_within:
             felt = f"at the latest at {raised + page.felt_within:{MINUTE}} UTC"
             lines.append(f"- {quoted(host)}: the impact is felt {felt}: {page.felt_because}")
+    if not timed:
+        which = "where the alarm's time is not known here, look it up on Manager"
+        if page.log:
+            lines.append(f"- {which}: read {page.log} of its host from one hour before to one hour after it")
+        if page.felt_within:
+            felt = f"at the latest {page.felt_within.total_seconds() / 60:.0f} minutes after it"
+            lines.append(f"- {which}: the impact is felt {felt}: {page.felt_because}")
     return lines
 
 
 def brief(trail: Trail, page: Page, link: str) -> str:
     """The run in a few lines, for a ticket that many runs share."""
-    lines = [f"## {quoted(trail.case.cluster)}: {trail.outcome}", ""]
+    lines = [f"## {quoted(trail.case.cluster)}: {trail.outcome}", "", *_where(trail, link)]
+    lines += [f"Impact while ALM-{page.alarm_id} is active: {page.impact}.", ""]
     lines += [f"- {quoted(host)}: `{trace}`" for host, trace in trail.traces.items()]
-    lines += ["", f"Impact while ALM-{page.alarm_id} is active: {page.impact}.", ""]
-    return "\n".join([*lines, *([f"Flow run: {link}", ""] if link else [])])
+    return "\n".join([*lines, *_log(trail, page), ""])
 
 
 def _table(*names: str, rows: Sequence[tuple[str, ...]]) -> list[str]:
@@ -187,11 +211,11 @@ def _table(*names: str, rows: Sequence[tuple[str, ...]]) -> list[str]:
     return [f"| {' | '.join(map(str.ljust, line, (*widths, 0)))} |" for line in lines]
 
 
-def _next(trail: Trail, page: Page) -> list[str]:
+def _next(told: Trail | Recorded, page: Page) -> list[str]:
     """What to do by hand, per step at which hosts stopped."""
     hosts: dict[str, list[str]] = {}
-    for host, end in trail.ends.items():
+    for host, end in told.ends.items():
         if end.outcome in NEEDS_A_PERSON:
-            step = end.step or ("7" if trail.traces else "1")
+            step = end.step or ("7" if told.traces else "1")
             hosts.setdefault(step if step in page.by_hand else "7", []).append(host)
     return [f"- {quoted(', '.join(names))}: {page.by_hand[step]}" for step, names in sorted(hosts.items())]

@@ -29,12 +29,14 @@ class Fleet:
 
     Attributes:
         broken: why a block cannot be used, without what is in it.
-        clouds: the name of each cluster's cloud block.
+        clouds: the name of each cluster's cloud block, of broken ones too.
+        broken_ids: the cluster's id in the cloud, of broken blocks that say it.
     """
 
     clusters: Mapping[str, Cluster]
     broken: Mapping[str, str]
     clouds: Mapping[str, str] = field(default_factory=dict)
+    broken_ids: Mapping[str, str] = field(default_factory=dict)
 
 
 async def read_fleet(client: PrefectClient) -> Fleet:
@@ -43,17 +45,18 @@ async def read_fleet(client: PrefectClient) -> Fleet:
     Raises:
         Unreachable: the Prefect server cannot be asked.
     """
-    clusters, broken, clouds = {}, {}, {}
+    clusters, broken, clouds, broken_ids = {}, {}, {}, {}
     for document in await documents_of(client, Cluster.get_block_type_slug()):
         name = document.name or str(document.id)
         try:  # as Cluster.aload does, but without an event for each of them
             clusters[name] = Cluster.model_validate(document.data)
         except ValidationError as error:
             broken[name] = faults_of(error)
-            continue
+            if isinstance(cluster_id := document.data.get("cluster_id"), str) and cluster_id:
+                broken_ids[name] = cluster_id
         if reference := document.block_document_references.get("cloud"):
             clouds[name] = str(reference["block_document"]["name"])
-    return Fleet(clusters, broken, clouds)
+    return Fleet(clusters, broken, clouds, broken_ids)
 
 
 async def documents_of(client: PrefectClient, slug: str, *, include_secrets: bool = True) -> list[BlockDocument]:

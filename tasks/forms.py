@@ -1,17 +1,20 @@
 """What persons are asked, and the forms in the Prefect UI by which they answer."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from prefect.input import RunInput
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from tasks import timing
 from tasks.evidence import quoted
 from tasks.gates import Action
 from tasks.ledger.approval_tables import Approval
 from tasks.ledger.approving import Decision
 
 CLAIMED = "claimed, unauthenticated: the Prefect UI has one shared login"
+AFTER_A_BIND = "The console may go on showing the old agency, and nodes added later come unbound."
+MOST_AHEAD = timedelta(days=7)  # a change that is put off for longer is another change
 
 # What a person does by hand, with the clicks. Source: ALM-12110, steps 3 and 6.
 BY_HAND: dict[Action, str] = {
@@ -20,7 +23,7 @@ BY_HAND: dict[Action, str] = {
     "and see whether the alarm is cleared.",
     "rebind": "On the MRS console, Clusters > Active Clusters > this cluster, O&M management: Manage Agency, bind the "
     "agency again (first make sure nobody removed it on purpose), wait fifteen minutes and see whether the alarm "
-    "is cleared.",
+    f"is cleared. {AFTER_A_BIND}",
 }
 WHAT: dict[Action, str] = {
     "restart": "Restart the Meta instance of these hosts, one after the other",
@@ -29,8 +32,7 @@ WHAT: dict[Action, str] = {
 INTERRUPTS: dict[Action, str] = {
     "restart": "Each Meta instance is away for about a minute. Jobs on its host that ask for OBS keys in that minute "
     "fail; other services of the cluster are not restarted.",
-    "rebind": "Nothing is restarted. Binding grants the nodes the agency's rights: if it was removed on purpose, "
-    "reject. The console may go on showing the old agency, and nodes added later come unbound.",
+    "rebind": "Nothing is restarted. Binding grants the nodes the agency's rights: not if it was removed on purpose.",
 }
 
 
@@ -43,8 +45,16 @@ class ApprovalForm(RunInput):
     name: str = Field(min_length=2, max_length=100, title="Your name", description=f"Recorded as {CLAIMED}.")
     comment: str = Field("", max_length=2000, title="Comment", description="For the record and the ticket.")
     not_before: datetime | None = Field(
-        None, title="Not before", description="The change waits until then. Empty: it is made at once."
+        None,
+        title="Not before",
+        description="The change waits until then, at most seven days; UTC unless an offset is given. Empty, or a time "
+        "that is over: it is made at once.",
     )
+
+    @field_validator("not_before")
+    @classmethod
+    def _counts_from(cls, then: datetime | None) -> datetime | None:
+        return counts_from(then, timing.wall())
 
 
 class RejectionForm(RunInput):
@@ -67,16 +77,32 @@ class HandOffForm(RunInput):
     comment: str = Field("", max_length=2000, title="Comment", description="What you saw; for the record.")
 
 
+def counts_from(then: datetime | None, now: datetime) -> datetime | None:
+    """From when on an approval counts that was given with this time, in UTC; None: at once, as where that is over.
+
+    Raises:
+        ValueError: it is more than seven days ahead.
+    """
+    if then is None:
+        return None
+    then = then.replace(tzinfo=UTC) if then.tzinfo is None else then.astimezone(UTC)
+    if then > now + MOST_AHEAD:
+        raise ValueError(f"{then:%Y-%m-%d %H:%M} UTC is more than {MOST_AHEAD.days} days ahead")
+    return then if then > now else None
+
+
 def said(asked: Approval, filled: dict[str, Any]) -> Decision:
-    """What somebody has filled in. Prefect has checked it against the form's schema."""
+    """What somebody has filled in. Prefect has checked it against the form's schema.
+
+    Raises:
+        ValidationError: it says what no schema can forbid, a time too far ahead.
+    """
     form = form_of(asked)(**filled)
     match form:
         case HandOffForm():
             return Decision(form.answer, form.name, CLAIMED, form.comment)
         case ApprovalForm(decision="approve"):
-            then = form.not_before
-            then = then.replace(tzinfo=UTC) if then and then.tzinfo is None else then
-            return Decision("approved", form.name, CLAIMED, form.comment, then)
+            return Decision("approved", form.name, CLAIMED, form.comment, form.not_before)
         case ApprovalForm() | RejectionForm():
             return Decision("rejected", form.name, CLAIMED, form.comment)
     raise TypeError(f"{type(form).__name__} is no form of ours")
@@ -109,7 +135,8 @@ def words(asked: Approval) -> str:
     if asked.kind == "by hand":
         what = f"**Please do this by hand** {where}, about {targets}: {BY_HAND[action]}"
     lines = [what, "", f"{until} Why a person is asked: {quoted(why)}", ""]
-    lines += [f"What it may interrupt: {INTERRUPTS[action]}", ""]
+    after = f" {AFTER_A_BIND}" if action == "rebind" and asked.kind == "approve" else ""  # by hand the clicks say so
+    lines += [f"What it may interrupt: {INTERRUPTS[action]}{after}", ""]
     if asked.four_eyes and asked.kind == "approve":
         lines += [f"This cluster demands four eyes: approve with `runbooks approve {asked.run}` and your key.", ""]
     lines += ["What was seen so far:", "", *evidence] if evidence else []

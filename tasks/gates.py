@@ -3,7 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,7 +17,7 @@ from tasks.connections import Connection
 from tasks.errors import ConfigurationError, DryRun, LedgerUnavailable, NotOffered, Refused, RemoteError
 from tasks.ledger.approving import question_of
 from tasks.ledger.braking import braked, open_breaker, stops, trip_if_shared
-from tasks.ledger.episodes import Holding, begin_change
+from tasks.ledger.episodes import LEASE, Holding, begin_change
 from tasks.ledger.learning import begun_elsewhere, count_intents, told_of
 from tasks.ledger.observing import raises_of
 from tasks.ledger.tables import Episode, Intent
@@ -37,6 +37,7 @@ CHANGES_PER_TARGET, PER_TARGET = 2, timedelta(hours=6)
 RAISES, WITHIN = 3, timedelta(hours=1)
 UNENDED = timedelta(hours=1)
 HOUR = timedelta(hours=1)
+AT_ONCE = LEASE / 3  # of our own time, from the gates to the change; after that the fence and the alarm are read again
 
 
 async def may_change(
@@ -152,6 +153,22 @@ async def intend(case: Case, cluster: Cluster, action: Action, target: str, host
             )
     if refused:  # only now: what the look has written down, a breaker that tripped, stays
         raise refused
+
+
+async def still_at_once(case: Case, connection: Connection, alarms: Sequence[Alarm], since: datetime) -> None:
+    """Between the intent and the change: where this process stood still meanwhile, another may have gone on.
+
+    Args:
+        alarms: one of them must still be active; none: that need not be.
+        since: when the gates were asked.
+
+    Raises:
+        Refused: as in `may_change` and `may_go_on`. What was intended is not sent.
+    """
+    if timing.wall() - since > AT_ONCE:
+        if alarms:
+            await _an_alarm_is_active(connection, alarms)
+        await may_go_on(case)
 
 
 async def may_go_on(case: Case) -> None:

@@ -21,7 +21,7 @@ from tasks.errors import (
     RemoteError,
     StepFailed,
 )
-from tasks.gates import intend, kept_from, may_change
+from tasks.gates import intend, kept_from, may_change, still_at_once
 from tasks.health import ABNORMAL, health
 from tasks.intents import begun_before, command_is, seen_to_its_end
 from tasks.journal import once
@@ -227,11 +227,14 @@ async def _restarted(case: Case, connection: Connection, alarm: Alarm) -> Deed:
             return Deed(host=host, did=f"not restarted: it is normal now ({words})", at=timing.now())
         if verdict != "n":
             raise Refused(f"no longer clearly abnormal: {words}")
+        asked = timing.wall()
         cluster = await may_change(case, connection, [alarm], "restart")
         found = [each for each in await connection.manager.instances(cluster.meta_service) if each.host == host]
         if len(found) != 1 or found[0].status.lower() not in ABNORMAL:
             raise Refused(f"no longer clearly abnormal: Manager says {[each.status for each in found]}")
+        await connection.manager_for_changes.log_in()
         await intend(case, cluster, "restart", host, host, before=found[0].model_dump_json())
+        await still_at_once(case, connection, [alarm], asked)
         return await _restart(case, connection, found[0])
     except (Refused, DryRun) as error:
         return kept_from(case, host, "not restarted", error)

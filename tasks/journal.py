@@ -67,9 +67,7 @@ def once(key: str) -> Callable[[Callable[P, Awaitable[T]]], Once[P, T]]:
             known = await looked_up(case, lambda session, mine: learned(session, mine.attempt, text))
             if known is None:
                 value = await _carried_out(lambda: step(*args, **kwargs), kept)
-                known = await noted(
-                    case, lambda session, mine: learn(session, mine.attempt, text, value, timing.wall())
-                )
+                known = await noted(case, lambda session, mine: _kept(session, mine, text, value))
             return _value(kept, known)
 
         remembered.fn = function  # type: ignore[attr-defined]  # as Prefect's tasks have it
@@ -86,8 +84,12 @@ async def as_first_seen(case: Case, holding: Holding) -> tuple[Holding, datetime
 
 
 async def _kept(session: AsyncSession, mine: Holding, key: str, value: str) -> str:
-    if not await still_holds(session, mine):  # another segment goes on, and learns for itself
-        return value
+    """What counts now: what another segment learned before, else this value; kept while the fence holds, no longer.
+
+    A segment that was taken over finds its changes refused: the one that has gone on must not take that for its own.
+    """
+    if not await still_holds(session, mine):
+        return await learned(session, mine.attempt, key) or value
     return await learn(session, mine.attempt, key, value, timing.wall())
 
 

@@ -1,5 +1,7 @@
 """Blocks as Prefect keeps them, read anew; what cannot be read or used is one sentence, without what is in it."""
 
+import re
+
 import httpx
 import stamina
 from prefect.client.orchestration import PrefectClient
@@ -57,6 +59,11 @@ def faults_of(error: ValidationError) -> str:
     """Which fields of a block are wrong and why, without what was put in."""
     found = error.errors(include_url=False, include_input=False)
     return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'block'}: {e['msg']}" for e in found)
+
+
+def approver_name(name: str) -> str:
+    """A person's name as blocks are named: `J. Doe` and `j.doe` are `j-doe`; empty where nothing of it is left."""
+    return re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 async def approver_block(name: str, client: PrefectClient) -> Approver:

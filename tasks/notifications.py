@@ -4,11 +4,14 @@ import logging
 from collections.abc import Sequence
 
 import httpx
-from prefect.blocks.abstract import NotificationBlock
+from prefect.blocks.abstract import NotificationBlock, NotificationError
 from prefect.blocks.core import Block
 from prefect.exceptions import PrefectHTTPStatusError
 
 WAYS = "such as slack-webhook/on-call: the type's slug and the block's name, as the Prefect UI shows them"
+
+# Apprise's errors are of Prefect's own kind, a webhook's those of HTTP, mail's those of sockets.
+NOT_SENT = (NotificationError, OSError, RuntimeError, ValueError, httpx.HTTPError)
 
 logger = logging.getLogger("runbooks")
 
@@ -22,7 +25,7 @@ async def notify(names: Sequence[str], subject: str, body: str) -> None:
     for name in names:
         try:
             block: object = await Block.aload(name)
-        except (ValueError, RuntimeError, httpx.HTTPError, PrefectHTTPStatusError) as error:
+        except (ValueError, LookupError, RuntimeError, httpx.HTTPError, PrefectHTTPStatusError) as error:
             logger.error("notification %r cannot be loaded (%s); it must be one %s", name, type(error).__name__, WAYS)
             continue
         if not isinstance(block, NotificationBlock):
@@ -31,5 +34,5 @@ async def notify(names: Sequence[str], subject: str, body: str) -> None:
         try:
             with block.raise_on_failure():
                 await block.notify(body, subject)
-        except (OSError, RuntimeError, ValueError, httpx.HTTPError) as error:  # the text may hold its address
+        except NOT_SENT as error:  # the text may hold its address
             logger.error("notification %r was not delivered (%s)", name, type(error).__name__)

@@ -4,8 +4,10 @@ The form is in Prefect before the run is suspended, and the question in the ledg
 between, the run begun anew finds an answer or puts the question again.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -15,19 +17,26 @@ from prefect.input.actions import aread_flow_run_input
 from prefect.input.run_input import keyset_from_base_key, keyset_from_paused_state
 from prefect.states import Suspended
 from prefect.utilities.engine import propose_state
+from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks import timing
+from tasks.artifacts import publish_open_episodes
 from tasks.claims import noted
+from tasks.clients.http import on_this_machine
+from tasks.errors import Refused
 from tasks.forms import WHAT, action_of, form_of, said, words
 from tasks.ledger.approval_tables import Approval
 from tasks.ledger.approving import Decision, decide, put
 from tasks.ledger.episodes import Holding, let_go
+from tasks.loading import faults_of
 from tasks.models import Case
 from tasks.notifications import notify
 from tasks.waits import insist
 
 STOPPED_WITHIN = 30.0  # seconds in which a run that is being cancelled is stopped
+
+logger = logging.getLogger("runbooks")
 
 
 async def ask(case: Case, question: Callable[[Holding], Approval], told: Sequence[str]) -> NoReturn:
@@ -44,7 +53,11 @@ async def ask(case: Case, question: Callable[[Holding], Approval], told: Sequenc
     if not state.is_paused():  # a person cancels the run, and somebody stops it
         await timing.pause(STOPPED_WITHIN)
         raise Pause
+    if told and (not asked.link or on_this_machine(urlsplit(asked.link).hostname or "")):
+        what = "the link that people are sent (%s) is of no use on another machine: set PREFECT_UI_URL of the workers"
+        logger.warning(what, asked.link or "none")
     await notify(told, f"{WHAT[action_of(asked)]}? {asked.cluster}", f"{words(asked)}\n\n{asked.link}")
+    await publish_open_episodes(case)  # it may be days until a run ends
     raise Pause(state=state)
 
 
@@ -63,11 +76,19 @@ async def _suspended(case: Case, question: Callable[[Holding], Approval]) -> tup
 
 
 async def answer_to(case: Case, asked: Approval) -> Decision | None:
-    """What was decided, in the ledger or by the form that the run came back from; None: nothing yet."""
+    """What was decided, in the ledger or by the form that the run came back from; None: nothing yet.
+
+    Raises:
+        Refused: the form says what cannot be taken: the question is to be put again.
+    """
     if asked.decision:
         return _decision(asked)
-    now = timing.wall()
-    answer = await _filled_in(case, asked)
+    now, answer = timing.wall(), None
+    try:
+        answer = await _filled_in(case, asked)
+    except ValidationError as error:
+        if asked.expires > now:
+            raise Refused(f"the answer was not taken ({faults_of(error)})") from error
     if answer is None and asked.expires > now:
         return None
     late = Decision("expired", "nobody", "the answer came too late" if answer else "the time is over")

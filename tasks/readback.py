@@ -4,7 +4,7 @@ import logging
 
 from tasks import timing
 from tasks.connections import Connection
-from tasks.errors import LedgerUnavailable, RemoteError, StepFailed
+from tasks.errors import EndNotSeen, LedgerUnavailable, RemoteError
 from tasks.intents import command_is
 from tasks.models import Case, Deed, Node
 
@@ -33,7 +33,7 @@ async def read_back(connection: Connection, node: Node, agency: str, how: str) -
         how: it was told, in words.
 
     Raises:
-        StepFailed: after two minutes it still names another, or none.
+        EndNotSeen: after two minutes it still names another, or none.
     """
     speed, seen = connection.cluster.speed, ""
     told = f"by {connection.ecs_for_changes.acts_as} ({how})"
@@ -47,4 +47,4 @@ async def read_back(connection: Connection, node: Node, agency: str, how: str) -
             did = f"bound {told}: agency was none, is {seen}, read back"
             return Deed(host=node.host, did=did, at=timing.now(), changed=True)
     was = f"{node.host} was to use {agency}, told {told}"
-    raise StepFailed(f"{was}; its metadata says {seen or 'none'!r}; never told twice")
+    raise EndNotSeen(f"{was}; its metadata says {seen or 'none'!r}; never told twice")

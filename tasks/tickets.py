@@ -31,19 +31,22 @@ logger = logging.getLogger("runbooks")
 
 
 @task(task_run_name="7 ticket: {filing.title}", retries=0, cache_policy=NO_CACHE)
-async def file_ticket(filing: Filing) -> Ticket:
+async def file_ticket(filing: Filing, also: Sequence[Filing] = ()) -> Ticket:
     """File the ticket, or add to the one there is what is new: there is never a second one for an episode.
+
+    Args:
+        also: the incidents that it belongs to.
 
     Source: ALM-12110, step 7 (contact O&M personnel).
     """
-    return await tell(filing)
+    return await tell(filing, *also)
 
 
 async def tell(filing: Filing, *also: Filing) -> Ticket:
     """As `file_ticket`, outside a flow.
 
     Args:
-        also: more about the same, written down at the same moment.
+        also: more about the same, or what it belongs to: written down at the same moment, and delivered first.
     """
     filing = await _with_system(filing)
     why: RunbookError
@@ -65,7 +68,8 @@ async def tell(filing: Filing, *also: Filing) -> Ticket:
 async def _told(ledger: Ledger, filing: Filing, also: Sequence[Filing]) -> Ticket:
     async with ledger.writing() as session:
         rows = [await file(session, each, timing.wall()) for each in (filing, *also)]
-    await deliver_now(ledger, rows[0].correlation, rows[0].system)
+    for correlation, system in dict.fromkeys((each.correlation, each.system) for each in (*rows[1:], rows[0])):
+        await deliver_now(ledger, correlation, system)
     async with ledger.reading() as session:
         row = await session.get(TicketRow, rows[0].correlation) or rows[0]
     return _ticket(row, filing)

@@ -21,7 +21,7 @@ from prefect.settings import PREFECT_WORKER_PREFETCH_SECONDS
 from prefect.states import AwaitingRetry, Cancelled
 
 from tasks import timing
-from tasks.claims import holds, noted
+from tasks.claims import goes_on_elsewhere, holds, noted
 from tasks.errors import LedgerUnavailable
 from tasks.ledger.episodes import let_go, wait_begun, wait_ended
 from tasks.models import Case
@@ -75,7 +75,13 @@ def short() -> timedelta:
 
 
 async def _become_a_row(case: Case, until: datetime) -> State[Any] | None:
-    """None: it is being cancelled, so it waits here for whoever stops it."""
+    """None: it is being cancelled, so it waits here for whoever stops it.
+
+    Raises:
+        Pause: another segment of the run has taken it over.
+    """
+    if await goes_on_elsewhere(case):
+        raise Pause  # the segment that has gone on says what becomes of the run
     async with get_client() as client:
         state = await insist(f"the wait until {until}", lambda: _wait(client, UUID(case.run), until))
         if state is None or state.name != WAITING:

@@ -10,7 +10,7 @@ from deployments.doctor.checks import SPARED, ask_routes, at_manager
 from deployments.doctor.clocks import Clocks, clock_of
 from deployments.doctor.findings import Finding
 from deployments.doctor.logins import logins_for_changes, tickets
-from deployments.doctor.sources import sources
+from deployments.doctor.sources import sources, untold
 from deployments.doctor.verdicts import Memory, Verdict, can_run, verdicts
 from tasks import timing
 from tasks.answering import calls_of
@@ -103,8 +103,8 @@ class Doctor:
         findings = [*manager, _restart(name, connection, refused), *cloud, *logins]
         findings += [clock_of(whose, clocks, cluster) for whose in ("Manager", "cloud")]
         findings.append(await self._asked_tickets(cluster))
-        if heard := self._heard.get(cluster.cluster_id):
-            findings += sources(heard, timing.wall())
+        heard = self._heard.get(cluster.cluster_id)
+        findings += sources(heard, timing.wall()) if heard else untold(self._trouble, timing.wall())
         findings.append(self._prefect)
         answered = {each.name for each in asked if each.answered}
         before = {row.name for row in known.values() if row.answered and row.call == calls.get(row.name)}

@@ -1,5 +1,6 @@
 """What `runbooks doctor` can tell of the ways alarms come in, and of the login of Prefect's API."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -29,6 +30,16 @@ SWITCH_ON = f"{ON_MANAGER}, name the intake, and switch {BEAT} and {AGAIN} on, e
 def sources(heard: Heard, now: datetime) -> list[Finding]:
     """Who tells of this cluster's alarms, and whether syslog's two switches that are off by default are on."""
     return [_polling(heard, now), _heartbeat(heard, now), _re_report(heard, now)]
+
+
+def untold(why: str, now: datetime) -> list[Finding]:
+    """The same without a ledger: nothing can be told, `why` is the reason."""
+    found = sources(Heard(), now)
+    said = f"cannot be told: {why}"
+    return [
+        replace(each, fine=None, said=said, means=each.means.removeprefix("NOT: "), settle="", cause="")
+        for each in found
+    ]
 
 
 def _polling(heard: Heard, now: datetime) -> Finding:

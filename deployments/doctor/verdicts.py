@@ -70,6 +70,8 @@ def _action(action: Action, cluster: Cluster, found: Mapping[str, Finding], memo
         return Verdict("handed off", f"Manager does not offer the restart: {memory.refused}")
     if silent := [each.call for each in asked.values() if not each.answered]:
         return Verdict("not done", f"not answered now: {', '.join(silent)}")
+    if unasked := [f"{each.call} ({each.said})" for each in _not_asked(action, found)]:
+        return Verdict("not done", f"cannot be told, not asked: {', '.join(unasked)}")
     login = found.get("login for restarts" if action == "restart" else "key for binding")
     if login is not None and login.fine is False:
         return Verdict("not done", f"the {login.name} does not work: {login.said}")
@@ -77,6 +79,11 @@ def _action(action: Action, cluster: Cluster, found: Mapping[str, Finding], memo
     if mode == "approve":
         return Verdict("approved by a person", f"the mode for it is approve{when}")
     return Verdict("automatic", f"the mode for it is auto, and all it needs answers{when}")
+
+
+def _not_asked(action: Action, found: Mapping[str, Finding]) -> list[Finding]:
+    """What it reads beforehand and nobody could ask now; what it sends is never asked."""
+    return [found[name] for name in NEEDED[action] if name != action and found[name].answered is None]
 
 
 def _bind(cluster: Cluster, found: Mapping[str, Finding], memory: Memory) -> Verdict:

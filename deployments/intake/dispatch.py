@@ -18,7 +18,7 @@ from tasks.errors import LedgerUnavailable
 from tasks.ledger.approving import open_questions
 from tasks.ledger.database import Ledger
 from tasks.ledger.episodes import hosts_of_episode
-from tasks.ledger.starting import started, to_start, to_wake, woken
+from tasks.ledger.starting import run_key, started, to_start, to_wake, woken
 from tasks.ledger.tables import Episode
 from tasks.waits import cancelled_in_between
 
@@ -126,7 +126,7 @@ class Dispatcher:
         return await client.create_flow_run_from_deployment(
             self._deployments[name],
             parameters={"cluster": episode.cluster},
-            idempotency_key=f"{episode.id}:{episode.n}",
+            idempotency_key=run_key(episode.id, episode.n),
             name=f"ALM-{episode.alarm_id} {episode.cluster}",
             tags=[
                 f"alarm:{episode.alarm_id}",

@@ -12,7 +12,7 @@ from tasks import timing
 from tasks.errors import LedgerUnavailable
 from tasks.ledger.database import Ledger
 from tasks.ledger.fleet_tables import MeasuredRow
-from tasks.ledger.measuring import measure, measured, open_now, to_measure
+from tasks.ledger.measuring import made_by, measure, measured, open_now, to_measure
 
 EVERY = 15.0
 OVERLAP = timedelta(minutes=10)  # longer than it takes from the time that a closing has to its commit
@@ -65,8 +65,9 @@ class Measures:
         )
         self.closed = Counter(
             "runbooks_episodes_closed",
-            f"Episodes by how they ended, END is repaired; {CLOSED}",
-            [*PLACE, "outcome"],
+            "Episodes by how they ended, END is repaired, and who made their changes (auto, approved, hand, nobody); "
+            f"{CLOSED}",
+            [*PLACE, "outcome", "by"],
             registry=None,
         )
         self.refused = Counter(
@@ -79,6 +80,13 @@ class Measures:
         self.waits = Gauge("runbooks_waits_open", "Runs that wait for a clear", PLACE, registry=None)
         self.overdue = Gauge(
             "runbooks_waits_overdue", "Runs whose wait should have ended over a minute ago", PLACE, registry=None
+        )
+        self.questions = Gauge("runbooks_questions_open", "What persons are asked", PLACE, registry=None)
+        self.expired = Gauge(
+            "runbooks_questions_overdue",
+            "What persons were asked, undecided though its time is over by more than a minute",
+            PLACE,
+            registry=None,
         )
 
     async def keep(self, ledger: Ledger) -> None:
@@ -103,26 +111,30 @@ class Measures:
             async with ledger.writing() as session:
                 await measure(session, todo[first : first + AT_ONCE])
         rows: list[MeasuredRow] = []
+        by: dict[str, str] = {}
         async with ledger.reading() as session:
             while page := await measured(session, rows[-1].id if rows else self._last, PAGE):
                 rows += page
+                by |= await made_by(session, [row.episode_id for row in page])
             going = await open_now(session, now)
         for row in rows:
-            self._count(row)
+            self._count(row, by[row.episode_id])
             self._last = row.id
         first_time, self._since = self._since is None, now - OVERLAP
         self._set(self.open, going.episodes)
         self._set(self.waits, going.waits)
         self._set(self.overdue, going.overdue)
+        self._set(self.questions, going.questions)
+        self._set(self.expired, going.expired)
         if first_time:
             for each in (self.detect, self.act, self.verify, self.recover, self.closed, self.refused):
                 self._registry.register(each)
-            for gauge in (self.open, self.waits, self.overdue):
+            for gauge in (self.open, self.waits, self.overdue, self.questions, self.expired):
                 self._registry.register(gauge)
 
-    def _count(self, episode: MeasuredRow) -> None:
+    def _count(self, episode: MeasuredRow, by: str) -> None:
         place = (self._called(episode.cluster), episode.alarm_id)
-        self.closed.labels(*place, episode.outcome).inc()
+        self.closed.labels(*place, episode.outcome, by).inc()
         for reason in episode.refused.splitlines():
             self.refused.labels(*place, reason).inc()
         for histogram, seconds in (

@@ -9,15 +9,18 @@ from typing import Any, Literal
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Cancelled, Completed, Failed, Scheduled
+from prefect.utilities.urls import url_for
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from deployments.intake.dispatch import Dispatcher
 from deployments.intake.events import tell_episode
 from deployments.intake.metrics import Metrics
 from deployments.intake.prefect_server import PAGE, PrefectAway, asking, flow_run, flow_runs, give_state
+from flows.pages import PAGES
 from tasks import timing
 from tasks.brakes import stop_file
 from tasks.errors import ConfigurationError, LedgerUnavailable
+from tasks.handover import broken_off
 from tasks.ledger.approval_tables import Approval
 from tasks.ledger.approving import Decision, answered, decide, open_questions
 from tasks.ledger.braking import brakes, open_breaker
@@ -29,6 +32,7 @@ from tasks.ledger.starting import MOST_RUNS, give_up, overdue, start_again, susp
 from tasks.ledger.tables import Breaker, Episode
 from tasks.ledger.ticket_tables import TicketRow
 from tasks.models import Outcome
+from tasks.recorded import recorded
 from tasks.ticket_files import id_of
 from tasks.tickets import deliver_now, incident
 
@@ -210,7 +214,9 @@ class Reconciler:
             async with self._ledger.writing() as session:
                 mine = await give_up(session, episode, outcome, now)
                 told = mine and todo != "done"  # what is done has its ticket; without a ticket nothing is given up
-                ticket = await file(session, _ticket(episode, outcome, str(state)), now) if told else None
+                ticket = (
+                    await file(session, await _ticket(session, episode, outcome, str(state)), now) if told else None
+                )
             if ticket:
                 await deliver_now(self._ledger, ticket.correlation, ticket.system, now=timing.now)
             if mine and run and todo == "cancelled":
@@ -250,22 +256,17 @@ async def _go_on(client: PrefectClient, decided: Sequence[Approval]) -> None:
             await give_state(client, run, Scheduled(message=f"{question.decision} by {question.by}"))
 
 
-def _ticket(episode: Episode, outcome: Outcome, state: str) -> Filing:
-    """What a person is told, once: it is about the episode."""
+async def _ticket(session: AsyncSession, episode: Episode, outcome: Outcome, state: str) -> Filing:
+    """What a person is told, once: it is about the episode.
+
+    Args:
+        episode: as it was before it was over.
+    """
     what = "was cancelled" if outcome is Outcome.CANCELLED else "broke off, and nobody goes on with it"
-    body = (
-        f"# ALM-{episode.alarm_id} on {episode.cluster}: its run {what}\n\n"
-        f"The flow run {run_of(episode)} of episode {episode.id} is {state}; runs of it were started "
-        f"{episode.runs} time(s). {'It may have changed something before: look' if episode.acted else 'Look'} at the "
-        "run's log, and at Manager's and the console's operation logs, before you repeat anything. Then see whether "
-        "the alarm is active, and start the runbook by hand.\n"
+    words = (
+        f"Its run {what}. The flow run {run_of(episode)} of episode {episode.id} is {state}; runs of it were started "
+        f"{episode.runs} time(s)"
     )
-    return Filing(
-        f"{episode.cluster}/{episode.alarm_id}/episode/{episode.id}",
-        f"ALM-{episode.alarm_id} {episode.cluster}: {outcome}",
-        body,
-        source=f"episode/{episode.id}",
-        cluster=episode.cluster,
-        alarm_id=episode.alarm_id,
-        episode=episode.id,
-    )
+    known = await recorded(session, episode, outcome, acted=episode.acted)
+    link = (url_for("flow-run", obj_id=run_of(episode)) if run_of(episode) else None) or ""
+    return broken_off(known, PAGES[episode.alarm_id], words, link=link, source=f"episode/{episode.id}")

@@ -161,6 +161,15 @@ class Manager(Api):
         command = content.get("commandId") if isinstance(content, dict) else None
         return str(command) if isinstance(command, int | str) else ""
 
+    async def log_in(self) -> None:
+        """Open a session where there is none yet, so that what follows is sent without delay.
+
+        Raises:
+            LoginSuspended, NotAuthorized: as any call.
+        """
+        if not self._sessions:
+            await self._open_session(0)
+
     async def command(self, command_id: str) -> Command:
         """One command's state.
 

@@ -103,6 +103,8 @@ async def claim(
         return Held(episode.id, episode.link or f"episode {episode.id}, which is done ({episode.outcome})")
     if not mine or episode.claimed is None:
         episode.claimed = now
+        left = update(Wait).where(Wait.episode_id == episode.id, Wait.ended.is_(None))
+        await session.execute(left.values(ended=now))  # of an attempt that nobody goes on with
     episode.state, episode.token = "running", episode.token + 1
     episode.holder, episode.link, episode.lease = asking.run, asking.link, now + LEASE
     episode.verify_until, episode.wake = None, False  # it looks for itself now

@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks.ledger.tables import Cluster, ObservationRow, Poll, SourceRow
 
-OURS = ("poll", "sweep", "command")  # what we ask, and what people tell
+OF_OTHERS = ("sweep", "command")  # what a sweep finds, and what people tell: of no source
+OURS = ("poll", *OF_OTHERS)  # and what the intake asks for
 
 
 @dataclass
@@ -28,6 +29,16 @@ class Heard:
     repeated: datetime | None = None
     polled: datetime | None = None
     offered: bool | None = None
+
+
+async def last_told(session: AsyncSession) -> dict[str, datetime]:
+    """Id of a cluster in the cloud -> when a source last told of its alarms within the last month; of the whole fleet.
+
+    A reading of its alarm list counts, what a sweep found does not. All of it is read: no index is by cluster.
+    """
+    rows = select(ObservationRow.cluster_id, func.max(ObservationRow.at)).group_by(ObservationRow.cluster_id)
+    rows = rows.where(ObservationRow.source.not_in(OF_OTHERS))
+    return {row[0]: row[1] for row in await session.execute(rows)}
 
 
 async def heard_of(session: AsyncSession, clusters: Collection[str]) -> dict[str, Heard]:

@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tasks.ledger.approval_tables import Approval
 from tasks.ledger.evidence_tables import EvidenceRow
 from tasks.ledger.fleet_tables import MeasuredRow
 from tasks.ledger.lifecycle import OPEN
@@ -27,16 +28,23 @@ from tasks.models import Outcome
 from tasks.record import WHOLE_CLUSTER
 
 AFTER_A_CHANGE = ("3", "3 unreachable", "6", "6 unreachable")  # waits for the clear, by the page's step
+BY = ("hand", "approved", "auto", "nobody")  # who made an episode's changes; of several the first of these
 OVERDUE = timedelta(minutes=1)  # a run that is to go on is taken up within seconds
 
 
 @dataclass(frozen=True)
 class OpenNow:
-    """How much is open, by cluster and alarm id: episodes also by state; waits, and those that should have ended."""
+    """How much is open, by cluster and alarm id: episodes also by state; waits, and those that should have ended.
+
+    Attributes:
+        questions: what persons are asked; `expired`: of these, whose time is over though nothing was decided.
+    """
 
     episodes: Mapping[tuple[str, ...], int]
     waits: Mapping[tuple[str, ...], int]
     overdue: Mapping[tuple[str, ...], int]
+    questions: Mapping[tuple[str, ...], int]
+    expired: Mapping[tuple[str, ...], int]
 
 
 async def to_measure(session: AsyncSession, since: datetime | None) -> list[str]:
@@ -67,7 +75,30 @@ async def open_now(session: AsyncSession, now: datetime) -> OpenNow:
     ):
         waits[cluster, alarm] += 1
         overdue[cluster, alarm] += deadline < now - OVERDUE
-    return OpenNow(episodes, waits, overdue)
+    questions: Counter[tuple[str, ...]] = Counter()
+    expired: Counter[tuple[str, ...]] = Counter()
+    asked = select(*place, Approval.expires).join(Approval, Approval.episode_id == Episode.id)
+    asked = asked.where(Approval.decision == "", Episode.state.in_(OPEN), Episode.holder == Approval.run)
+    for cluster, alarm, expires in await session.execute(asked):
+        questions[cluster, alarm] += 1
+        expired[cluster, alarm] += expires < now - OVERDUE
+    return OpenNow(episodes, waits, overdue, questions, expired)
+
+
+async def made_by(session: AsyncSession, ids: Sequence[str]) -> dict[str, str]:
+    """Episode -> who made its changes: a person by `hand`, the program when a person had `approved`, or by itself
+    (`auto`); `nobody`: nothing was changed, as far as the ledger knows."""
+    found: dict[str, set[str]] = {id_: {"nobody"} for id_ in ids}
+    changed = select(Intent.episode_id).where(Intent.episode_id.in_(ids)).distinct()
+    for id_ in await session.scalars(changed):
+        found[id_].add("auto")
+    said = select(Approval.episode_id, Approval.decision).where(Approval.episode_id.in_(ids))
+    for id_, decision in await session.execute(said.where(Approval.decision.in_(("done", "approved"))).distinct()):
+        if decision == "done":
+            found[id_].add("hand")
+        elif "auto" in found[id_]:  # what was approved and then not done, for the alarm was cleared, changed nothing
+            found[id_].add("approved")
+    return {id_: next(word for word in BY if word in words) for id_, words in found.items()}
 
 
 async def measure(session: AsyncSession, ids: Sequence[str]) -> None:

@@ -64,14 +64,17 @@ async def how_many_open(session: AsyncSession) -> int:
     return int(await session.scalar(select(func.count()).where(Episode.state.in_(OPEN))) or 0)
 
 
-async def open_episodes(session: AsyncSession, most: int | None = None) -> list[Open]:
+async def open_episodes(session: AsyncSession, most: int | None = None, *, cluster_id: str | None = None) -> list[Open]:
     """The open episodes, those first of which a person is asked, then the oldest.
 
     Args:
         most: no more than so many; None: all.
+        cluster_id: only of this cluster; None: of all.
     """
     asked = exists().where(Approval.episode_id == Episode.id, Approval.run == Episode.holder, Approval.decision == "")
     open_ = select(Episode).where(Episode.state.in_(OPEN)).order_by(asked.desc(), Episode.opened).limit(most)
+    if cluster_id is not None:
+        open_ = open_.where(Episode.cluster_id == cluster_id)
     episodes = (await session.scalars(open_)).all()
     ids = [each.id for each in episodes]
     told = select(Occurrence.episode_id, Occurrence.host).where(Occurrence.episode_id.in_(ids)).distinct()

@@ -9,8 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks.ledger.tables import Cluster, Episode
 from tasks.ledger.ticket_tables import ChangeRow, TicketRow
+from tasks.ticket_files import id_of
 
 REOPENED_WITHIN = timedelta(hours=24)  # an alarm that comes back later gets a ticket of its own
+HELD_BACK = timedelta(hours=1)  # so long a new ticket waits for the one it names, which cannot be linked later
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,8 @@ class Taken:
 
     Attributes:
         key: what the system calls the ticket; empty: it has not taken it yet.
-        part_of: what its system calls the incident that it belongs to, `follows` the older ticket; may be empty.
+        text: names the incident that it belongs to, and the older ticket, where it makes the ticket.
+        part_of: what its system calls that incident, `follows` that older ticket; may be empty.
         tries: how often it was sent, this time included.
     """
 
@@ -197,6 +200,8 @@ async def take(
 ) -> Taken | None:
     """Take the ticket's next change to deliver it; None: there is none now, or somebody else is at it.
 
+    A new ticket waits for the incident and the older ticket that it names, for an hour at most.
+
     Args:
         lease: for how long nobody else takes it; longer than delivering it can last.
         pause: for how long a change of this kind is not sent again unless it is known what came of it, whoever dies
@@ -207,26 +212,35 @@ async def take(
     change = (await session.scalars(mine.order_by(ChangeRow.n).limit(1))).first()
     if row is None or change is None or change.not_before > now or (row.busy and row.busy > now):
         return None
+    part_of, follows = await _named(session, row.part_of), await _named(session, row.follows)
+    makes, mine_too = change.kind == "file", [each for each in (part_of, follows) if each and each.system == row.system]
+    if makes and change.at > now - HELD_BACK and not all(each.key for each in mine_too):
+        return None
     row.busy, row.fence = now + lease, row.fence + 1
     change.tries, change.not_before = change.tries + 1, now + max(lease, pause(change.kind))
+    names = [f"Part of incident {_called(part_of)}."] if part_of else []
+    names += [f"Follows ticket {_called(follows)}, which is about the same."] if follows else []
     return Taken(
         correlation,
         change.n,
         change.kind,
         row.title,
-        change.text,
+        "\n\n".join([*names, change.text]) if makes else change.text,
         change.source,
         row.key,
-        await _key_of(session, row.part_of, row.system),
-        await _key_of(session, row.follows, row.system),
+        part_of.key if part_of in mine_too else "",
+        follows.key if follows in mine_too else "",
         change.tries,
         row.fence,
     )
 
 
-async def _key_of(session: AsyncSession, correlation: str, system: str) -> str:
-    other = await session.get(TicketRow, correlation) if correlation else None
-    return other.key if other and other.system == system else ""
+async def _named(session: AsyncSession, correlation: str) -> TicketRow | None:
+    return await session.get(TicketRow, correlation) if correlation else None
+
+
+def _called(row: TicketRow) -> str:
+    return row.key or id_of(row.correlation)
 
 
 async def delivered(session: AsyncSession, taken: Taken, key: str, now: datetime) -> None:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import and_, case, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tasks.ledger.episodes import LEASE, end_alarm
+from tasks.ledger.episodes import LEASE, Holding, end_alarm
 from tasks.ledger.lifecycle import close, needs_a_run
 from tasks.ledger.tables import Episode, Occurrence, Wait
 from tasks.models import Outcome
@@ -20,6 +20,20 @@ async def to_start(session: AsyncSession, limit: int) -> list[Episode]:
     """Episodes whose current run does not exist yet, the oldest first."""
     waiting = select(Episode).where(Episode.state == "raised", Episode.run.is_(None))
     return list((await session.scalars(waiting.order_by(Episode.raised).limit(limit))).all())
+
+
+def run_key(episode: str, n: int) -> str:
+    """By which Prefect knows the run of an episode's number; it takes a key for one run only."""
+    return f"{episode}:{n}"
+
+
+async def started_by_alarm(session: AsyncSession, holding: Holding, key: str) -> bool:
+    """Whether a run of this key was started for the alarms of the episode that it holds, and not by a person.
+
+    The run that an episode names says nothing of that: a person's run is written there, too.
+    """
+    episode = await session.get(Episode, holding.episode)
+    return episode is not None and key in {run_key(episode.id, n) for n in range(1, episode.n + 1)}
 
 
 async def started(session: AsyncSession, episode: str, n: int, run: str) -> bool:
@@ -93,6 +107,7 @@ async def start_again(session: AsyncSession, seen: Episode, now: datetime, *, sa
     if same_run:
         row.run, row.runs = row.holder or row.run, row.runs + 1  # a person's run may have held it
         row.state, row.raised, row.lease = "waiting" if row.holder else "raised", now, None
+        row.token += bool(row.holder)  # the segment may only have stood still: it changes nothing more
     else:
         runs = row.runs
         needs_a_run(row, now)

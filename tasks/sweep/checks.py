@@ -167,7 +167,8 @@ CHECKS: Sequence[Check] = (
         "Each active ALM-12110 is followed by an episode",
         "README, Episodes",
         "Critical",
-        "It has one now. See why no source told of it: `runbooks intake rejected`, Manager's syslog settings",
+        "Where no source told of it see why: `runbooks intake rejected`, Manager's syslog settings; where no intake is "
+        "at work start one: `runbooks intake`; where nothing follows it start the runbook by hand",
         cluster_checks.followed,
     ),
     Check(

@@ -6,10 +6,10 @@ from datetime import timedelta
 from tasks.blocks import Cluster
 from tasks.errors import NotOffered, RunbookError
 from tasks.health import health
-from tasks.ledger.sweeping import Told
+from tasks.ledger.knowledge import Told
 from tasks.models import Alarm, ClusterRecord, Instance, Node, Outcome, hosts_of
 from tasks.sweep.seen import Read, Seen
-from tasks.sweep.verdicts import Value, Verdict, unread
+from tasks.sweep.verdicts import Value, Verdict, gives_no_answer, unread
 
 ECS_KEYS = "12110"
 META = "meta"  # as the blocks have it by default
@@ -20,6 +20,7 @@ UNWELL: Sequence[tuple[Value, tuple[str, ...]]] = (
     ("fail", ("n", Outcome.REFUSED)),
     ("cannot tell", ("wait", Outcome.CANNOT_TELL)),
 )
+NO_INTAKE = "no intake is at work: its run starts when one is"
 NOT_OBSERVABLE = "not observable from outside, except through alarms: the keys never leave the node"
 
 
@@ -36,24 +37,34 @@ def managed(seen: Seen) -> Verdict:
 
 def cloud_answers(seen: Seen) -> Verdict:
     """Whether MRS and ECS could be read."""
+    what, error = _cloud_s_error(seen)
+    if error:
+        return "fail", f"{what} cannot be read: {error}"
+    return "pass", f"record, {len(seen.nodes) if isinstance(seen.nodes, Sequence) else 0} nodes and their metadata read"
+
+
+def _cloud_s_error(seen: Seen) -> tuple[str, RunbookError | None]:
+    """The first thing of the cloud's that could not be read, and why; None: all of it could."""
     read: tuple[tuple[str, Read[object]], ...] = (
         ("the record", seen.record),
         ("the nodes", seen.nodes),
         ("their ECS metadata", seen.agencies),
     )
-    for what, found in read:
-        if isinstance(found, RunbookError):
-            return "fail", f"{what} cannot be read: {found}"
-    return "pass", f"record, {len(seen.nodes) if isinstance(seen.nodes, Sequence) else 0} nodes and their metadata read"
+    return next(((what, found) for what, found in read if isinstance(found, RunbookError)), ("", None))
 
 
 def manager_answers(seen: Seen) -> Verdict:
-    """Whether Manager lets us in and answers; routes that it does not offer are no fault of its."""
+    """Whether Manager lets us in and answers; routes that it does not offer are no fault of its.
+
+    Where the cloud gives no answer either that is one finding, not two.
+    """
     if not isinstance(seen.block, Cluster):
         return unread("its Manager", None)
     read: dict[str, Read[object]] = {"alarms": seen.alarms, "masking": seen.masked, "instances": seen.instances}
     for found in read.values():
         if isinstance(found, RunbookError) and not isinstance(found, NotOffered):
+            if gives_no_answer(found) and gives_no_answer(_cloud_s_error(seen)[1]):
+                return "cannot tell", f"the cloud cannot be reached either, see `cloud`; {found}"
             return "fail", str(found)
     missing = [(name, found) for name, found in read.items() if isinstance(found, NotOffered)]
     if not missing:
@@ -129,7 +140,9 @@ def followed(seen: Seen) -> Verdict:
     """Whether each active ALM-12110 has an episode; one that had none has one now."""
     if not isinstance(seen.block, Cluster):
         return unread("its Manager", None)
-    if isinstance(seen.alarms, RunbookError) and not isinstance(seen.alarms, NotOffered):
+    if isinstance(seen.alarms, NotOffered):
+        return _followed_as_told(seen)
+    if isinstance(seen.alarms, RunbookError):
         return unread("Manager's list of alarms", seen.alarms)
     hosts = {alarm.host for alarm in active_of(seen, ECS_KEYS)}
     if not hosts:
@@ -138,12 +151,29 @@ def followed(seen: Seen) -> Verdict:
     if left:
         return "fail", f"nothing follows it on {', '.join(left)}: start the runbook by hand"
     episodes = ", ".join(sorted({each.episode for each in seen.followed.values()}))
+    idle = _has_no_intake(seen) and any(each.waits for each in seen.followed.values())
     if late := sorted({alarm.host for alarm in active_of(seen, ECS_KEYS) if _was_missed(seen, alarm)}):
-        return (
-            "fail",
-            f"no source had told of it on {', '.join(late)}: the sweep did, now episode {episodes} follows it",
-        )
-    return "pass", f"episode {episodes}"
+        words = f"no source had told of it on {', '.join(late)}: the sweep did, now episode {episodes} follows it"
+        return "fail", f"{words}; {NO_INTAKE}" if idle else words
+    return _under_way(episodes, idle=idle)
+
+
+def _followed_as_told(seen: Seen) -> Verdict:
+    """The same where Manager lists no alarms: by what sources told of it."""
+    if not (hosts := _told(seen, ECS_KEYS)):
+        return _as_told(seen, ECS_KEYS)
+    told = seen.told if isinstance(seen.told, Told) else Told()
+    if not (episodes := told.episodes.get(ECS_KEYS)):
+        return "fail", f"a source told of it on {', '.join(hosts)}, nothing follows it: start the runbook by hand"
+    return _under_way(", ".join(episodes), idle=_has_no_intake(seen) and ECS_KEYS in told.waiting)
+
+
+def _under_way(episodes: str, *, idle: bool) -> Verdict:
+    return ("fail", f"episode {episodes} waits; {NO_INTAKE}") if idle else ("pass", f"episode {episodes}")
+
+
+def _has_no_intake(seen: Seen) -> bool:
+    return isinstance(seen.told, Told) and not seen.told.intake
 
 
 def _was_missed(seen: Seen, alarm: Alarm) -> bool:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from tasks.sweep.checks import BY_ID, CHECKS
-from tasks.sweep.reports import Change, Found, Report
+from tasks.sweep.reports import KINDS, Change, Found, Report
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so a spreadsheet would carry out
 
@@ -53,8 +53,7 @@ def as_json(report: Report) -> str:
 
 def change_as_plain(change: Change) -> dict[str, object]:
     """What changed, for machines."""
-    kinds = ("new", "fixed", "standing", "unknown", "gone")
-    found: dict[str, Sequence[Found]] = {kind: getattr(change, kind) for kind in kinds}
+    found: dict[str, Sequence[Found]] = {kind: getattr(change, kind) for kind in KINDS}
     return {
         "since": {"id": change.id, "started": change.started.isoformat()},
         **{

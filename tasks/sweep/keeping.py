@@ -11,8 +11,10 @@ from tasks import timing
 from tasks.blocks import Cluster
 from tasks.errors import LedgerUnavailable, RunbookError
 from tasks.ledger.fleet_tables import Swept
+from tasks.ledger.hearing import last_told
+from tasks.ledger.knowledge import Told, clusters_called, told_of, waiting_for_a_run
 from tasks.ledger.observing import Sighting, observe
-from tasks.ledger.sweeping import Told, begin_again, clusters_called, told_of, written
+from tasks.ledger.sweeping import begin_again, written
 from tasks.ledger.tables import Cluster as ClusterRow
 from tasks.models import Observation
 from tasks.sweep.checks import Answer, answers_of, without_looking
@@ -76,6 +78,9 @@ async def _keep(work: Work, found: Sequence[Seen | tuple[Seen, Sequence[Answer]]
         return
     for pause in (*LEDGER_AGAIN, 0.0):
         try:
+            if work.told is None:
+                async with work.ledger.reading() as session:
+                    work.told = await last_told(session)
             async with work.ledger.writing() as session:
                 session.add_all(await _rows(work, session, found))
             break
@@ -94,9 +99,10 @@ async def _rows(
     looked = [each for each in found if isinstance(each, Seen)]
     answers = {each[0].name: (each[0], each[1]) for each in found if not isinstance(each, Seen)}
     with_block = [each for each in looked if isinstance(each.block, Cluster)]
-    followed = await _follow(work, session, with_block)
     where = {each.name: (each.cluster_id, work.left[each.name].manager_host) for each in with_block}
-    told: Mapping[str, Told] = await told_of(session, where, now) if where else {}
+    # Before anything of ours is written down: what a sweep finds no source has told.
+    told: Mapping[str, Told] = await told_of(session, where, work.told or {}, now) if where else {}
+    followed = await _follow(work, session, with_block)
     for each in looked:
         complete = replace(each, told=told.get(each.name), followed=followed.get(each.name, {}))
         answers[each.name] = (complete, answers_of(complete))
@@ -136,14 +142,17 @@ async def _follow(work: Work, session: AsyncSession, looked: Sequence[Seen]) -> 
                 sent=each.clock,
             )
             sightings.append(Sighting(told, cluster, "sweep", work.order.run, ""))
-    found: dict[str, dict[str, Followed]] = {}
-    for sighting, seen in zip(sightings, await observe(session, sightings, timing.wall()), strict=True):
-        if seen.episode:
-            followed = found.setdefault(sighting.cluster.name, {})
-            followed[sighting.observation.host] = Followed(seen.episode, seen.new)
+    observed = await observe(session, sightings, timing.wall())
     if work.order.remediate:
         for cluster in {sighting.cluster.name: sighting.cluster for sighting in sightings}.values():
             await begin_again(session, cluster, ECS_KEYS, timing.wall())
+    waiting = await waiting_for_a_run(session, {sighting.cluster.cluster_id for sighting in sightings}, ECS_KEYS)
+    found: dict[str, dict[str, Followed]] = {}
+    for sighting, seen in zip(sightings, observed, strict=True):
+        if seen.episode:
+            waits = sighting.cluster.cluster_id in waiting
+            followed = found.setdefault(sighting.cluster.name, {})
+            followed[sighting.observation.host] = Followed(seen.episode, seen.new, waits)
     return found
 
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from tasks.blocks import Cluster
-from tasks.ledger.sweeping import Told
+from tasks.ledger.knowledge import Told
 from tasks.sweep.seen import Seen
-from tasks.sweep.verdicts import Verdict, no_faults, unread
+from tasks.sweep.verdicts import Verdict, gives_no_answer, no_faults, unread
 
 SILENT = timedelta(hours=24)  # longer than any report or heartbeat that Manager can be set to
 NEW = timedelta(hours=1)
@@ -22,7 +22,10 @@ def none_told(of: Callable[[Told], Sequence[str]], fine: str) -> Callable[[Seen]
 
 
 def source_speaks(seen: Seen) -> Verdict:
-    """Whether anything was heard of it lately: an alarm, a clear, or its list of alarms that was read."""
+    """Whether anything was heard of it lately: an alarm, a clear, or its list of alarms that was read.
+
+    What a sweep found tells nothing of a source; nor does the silence of a Manager that cannot be reached.
+    """
     told = seen.told
     if not isinstance(told, Told):
         return _untold(seen)
@@ -36,8 +39,10 @@ def source_speaks(seen: Seen) -> Verdict:
     what = (
         f"nothing was heard of it since {told.heard:%Y-%m-%d %H:%M} UTC"
         if told.heard
-        else "nothing was ever heard of it"
+        else "nothing was heard of it within the last month"
     )
+    if gives_no_answer(seen.alarms):
+        return "cannot tell", f"{what}{trouble}; its Manager cannot be reached now, see `manager`"
     return "fail", f"{what}{trouble}{'' if told.intake else '; no intake is at work'}"
 
 

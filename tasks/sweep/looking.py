@@ -1,6 +1,8 @@
 """Reads one cluster, its cloud's side and its Manager's at the same time. What cannot be read is kept as the error.
 
-Once a service gives no answer it is asked nothing more about this cluster: one that hangs takes ten seconds, no more.
+A call is given up after ten seconds; one to the cloud is tried twice. Where Manager does not answer the first question,
+or MRS the one for the record, the next ones are not asked there; what hangs only later takes its own time, so a cluster
+may take a minute. It holds up no others.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """What came of a sweep, and what changed since another one: as text and as rows."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -14,6 +14,8 @@ from tasks.ledger.sweeping import read, sweep_before, swept
 from tasks.sweep.checks import BY_ID, CHECKS, Check, Severity
 
 WEIGHTS: Mapping[Severity, int] = {"Critical": 1000, "Major": 100, "Minor": 10, "Suggestion": 1}
+KINDS = ("new", "fixed", "standing", "lapsed", "unknown", "gone")
+BECAME = {"pass": "fixed", "cannot tell": "unknown"}  # what failed, by its answer now
 NAMED, LISTED = 20, 1000  # clusters named for each check; rows of the table
 MOMENT = "%Y-%m-%d %H:%M"
 
@@ -59,6 +61,7 @@ class Change:
 
     Attributes:
         id, started: of the earlier one.
+        lapsed: failed then, and the question does not apply now.
         unknown: failed then, and cannot be told now.
         gone: failed then, of clusters that are not looked at any more.
     """
@@ -68,6 +71,7 @@ class Change:
     new: Sequence[Found] = ()
     fixed: Sequence[Found] = ()
     standing: Sequence[Found] = ()
+    lapsed: Sequence[Found] = ()
     unknown: Sequence[Found] = ()
     gone: Sequence[Found] = ()
 
@@ -78,6 +82,7 @@ class Change:
             ("new", self.new),
             ("fixed", self.fixed),
             ("standing", self.standing),
+            ("no longer applicable", self.lapsed),
             ("cannot be told any more", self.unknown),
             ("of clusters that are gone", self.gone),
         )
@@ -92,6 +97,7 @@ class Change:
 
     def __str__(self) -> str:
         parts = {"new": self.new, "fixed": self.fixed, "standing": self.standing}
+        parts |= {"no longer applicable": self.lapsed} if self.lapsed else {}
         parts |= {"no longer to be told": self.unknown} if self.unknown else {}
         parts |= {"of clusters that are gone": self.gone} if self.gone else {}
         counts = ", ".join(f"{len(found)} {name}" for name, found in parts.items())
@@ -156,22 +162,35 @@ def _row(row: Swept) -> Row:
 
 
 def changed(before: Sweep, old: Sequence[Row], rows: Sequence[Row]) -> Change:
-    """What is different in the later sweep."""
-    earlier, later = {row.cluster: row for row in old}, {row.cluster: row for row in rows}
-    found: dict[str, list[Found]] = {name: [] for name in ("new", "fixed", "standing", "unknown", "gone")}
+    """What is different in the later sweep. A cluster that was renamed, or got a block, is the same one."""
+    earlier, later = _finder(old), _finder(rows)
+    found: dict[str, list[Found]] = {name: [] for name in KINDS}
     for row in rows:
-        then = set(earlier[row.cluster].failed) if row.cluster in earlier else set()
+        then = earlier(row)
         for check in row.failed:
-            kind = "standing" if check in then else "new"
+            kind = "standing" if then and check in then.failed else "new"
             found[kind].append(Found(row.cluster, BY_ID[check], row.answers[check][1]))
     for row in old:
+        now = later(row)
         for check in row.failed:
-            now = later.get(row.cluster)
             value, seen = now.answers.get(check, ("", "")) if now else ("", row.answers[check][1])
             if value != "fail":
-                kind = "gone" if now is None else "unknown" if value == "cannot tell" else "fixed"
-                found[kind].append(Found(row.cluster, BY_ID[check], seen))
+                kind = "gone" if now is None else BECAME.get(value, "lapsed")
+                found[kind].append(Found(now.cluster if now else row.cluster, BY_ID[check], seen))
     return Change(before.id, before.started, **found)
+
+
+def _finder(rows: Sequence[Row]) -> Callable[[Row], Row | None]:
+    """Finds the same cluster in another sweep: by its id in the cloud where both have one, else by its name."""
+    named, known = {row.cluster: row for row in rows}, {row.cluster_id: row for row in rows if row.cluster_id}
+
+    def find(row: Row) -> Row | None:
+        same = named.get(row.cluster)
+        if same and (same.cluster_id == row.cluster_id or not (same.cluster_id and row.cluster_id)):
+            return same
+        return known.get(row.cluster_id)
+
+    return find
 
 
 def as_markdown(report: Report) -> str:

@@ -7,7 +7,7 @@ from typing import TypeAlias, TypeVar
 
 from tasks.blocks import Cluster
 from tasks.errors import RunbookError
-from tasks.ledger.sweeping import Told
+from tasks.ledger.knowledge import Told
 from tasks.models import Agency, Alarm, ClusterRecord, Instance, Node
 from tasks.permissions import Permission
 
@@ -25,10 +25,17 @@ class Permissions:
 
 @dataclass(frozen=True)
 class Followed:
-    """What the ledger has of one host's active alarm: the episode's id, and whether only the sweep told of it."""
+    """What the ledger has of one host's active alarm.
+
+    Attributes:
+        episode: its id.
+        found: only the sweep told of the alarm.
+        waits: an episode of the cluster waits for its run.
+    """
 
     episode: str
     found: bool = False
+    waits: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The task runs of a sweep, as Prefect shows them: choose, look (one for each few hundred clusters), publish."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,9 +19,12 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 
 from tasks import timing
+from tasks.blocks import Cloud
 from tasks.errors import RunbookError
 from tasks.ledger.fleet_tables import Sweep
 from tasks.ledger.sweeping import end_sweep, names_swept, planned
+from tasks.models import ClusterRecord, few
+from tasks.sweep.cluster_checks import NO_INTAKE
 from tasks.sweep.keeping import look_and_keep
 from tasks.sweep.looking import asked
 from tasks.sweep.reports import as_markdown, as_rows, report_of
@@ -41,7 +45,10 @@ async def choose_clusters(order: Order) -> int:
     async with at_work(order) as work:
         async with get_client() as client:
             found = await chosen(client, order.selection)
+        work.notes += found.notes
         targets = {target.name: target for target in (*found.targets, *await _unmanaged(work, found))}
+        for note in work.notes:
+            get_run_logger().warning(note)
         async with work.ledger.writing() as session:
             await planned(session, order.run, len(targets))
             seen = await names_swept(session, order.run)
@@ -53,17 +60,20 @@ async def choose_clusters(order: Order) -> int:
 
 
 async def _unmanaged(work: Work, found: Chosen) -> Sequence[Target]:
-    """The clusters of these clouds that no block names."""
+    """The clusters of these clouds that no block names; the clouds are asked at the same time."""
     targets = []
-    for name, cloud in found.clouds.items():
-        clients = await asked(lambda cloud=cloud: work.looker.clients(cloud))  # type: ignore[misc]
-        listed = clients if isinstance(clients, RunbookError) else await asked(clients.mrs.clusters)
+    lists = await asyncio.gather(*(_listed(work, cloud) for cloud in found.clouds.values()))
+    for (name, cloud), listed in zip(found.clouds.items(), lists, strict=True):
         if isinstance(listed, RunbookError):
             work.notes.append(f"Which clusters of cloud {name} have no block cannot be told: {listed}")
-            get_run_logger().warning(work.notes[-1])
             continue
         targets += [Target(each.id, each.id, None, cloud) for each in listed if each.id not in found.known]
     return targets
+
+
+async def _listed(work: Work, cloud: Cloud) -> Sequence[ClusterRecord] | RunbookError:
+    clients = await asked(lambda: work.looker.clients(cloud))
+    return clients if isinstance(clients, RunbookError) else await asked(clients.mrs.clusters)
 
 
 @task(task_run_name="look at {count} clusters ({first} ...)", retries=0, cache_policy=NO_CACHE)
@@ -91,6 +101,8 @@ async def summed_up(order: Order) -> tuple[str, bool]:
             sweep = await session.get_one(Sweep, order.run)
             report = await report_of(session, sweep)
         get_run_logger().info("%d requests, %d at a time at most", sum(work.pace.sent.values()), work.pace.most)
+        if idle := [row.cluster for row in report.rows if NO_INTAKE in row.answers.get("episode", ("", ""))[1]]:
+            work.notes.append(f"No intake is at work: the runs of {few(idle)} start when one is")
         report = replace(report, notes=tuple(work.notes))
         state = await publish_sweep(  # type: ignore[misc]  # Prefect's overload
             as_markdown(report), as_rows(report), report.summary, return_state=True

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from tasks.errors import NotOffered, RunbookError
+from tasks.errors import NotOffered, RunbookError, Unreachable, Untrusted
 
 Value = Literal["pass", "fail", "cannot tell", "n/a"]
 Verdict = tuple[Value, str]
@@ -15,6 +15,11 @@ def unread(what: str, error: RunbookError | None) -> Verdict:
     if isinstance(error, NotOffered):
         return "cannot tell", f"{what} is not offered here ({error})"
     return "cannot tell", f"{what} cannot be read: {error}"
+
+
+def gives_no_answer(read: object) -> bool:
+    """Whether who was asked could not be reached; one whose certificate is not trusted could."""
+    return isinstance(read, Unreachable) and not isinstance(read, Untrusted)
 
 
 def no_faults(faults: list[str], fine: str) -> Verdict:

@@ -10,7 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from secrets import token_hex
 from uuid import UUID
 
@@ -37,7 +37,7 @@ class Order(Frozen):
     """What a sweep is to do; an argument of its tasks."""
 
     run: str
-    selection: tuple[str, ...] = ()
+    selection: tuple[str, ...] = ()  # empty: the whole fleet
     remediate: bool = False
 
 
@@ -47,6 +47,7 @@ class Work:
 
     Attributes:
         left: the clusters that are still to be looked at, by name; `all` is how many there are, `done` how many were.
+        told: as `last_told`, read when it is first needed.
         notes: what else is to be said of it.
     """
 
@@ -57,6 +58,7 @@ class Work:
     left: Mapping[str, Target] = field(default_factory=dict)
     all: int = 0
     done: int = 0
+    told: Mapping[str, datetime] | None = None
     notes: list[str] = field(default_factory=list)
     places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CLUSTERS_AT_ONCE))
     progress: UUID | None = None

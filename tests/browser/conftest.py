@@ -44,7 +44,7 @@ async def site(installed: None, anyio_backend: str, tmp_path_factory: pytest.Tem
 
 
 @pytest.fixture(scope="module")
-async def browser(site: Played) -> AsyncIterator[Browser]:
+async def browser(installed: None, anyio_backend: str) -> AsyncIterator[Browser]:
     """Debian's Chromium."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)

@@ -1,8 +1,10 @@
 """A person is asked before a change, by a form in Prefect: what the run does with each answer, and with none."""
 
+import json
 from typing import Any
 
 import pytest
+from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCollectionFilterKey
 from prefect.client.schemas.objects import FlowRun
 from prefect.flow_runs import resume_flow_run
 from prefect.input.actions import read_flow_run_input
@@ -44,8 +46,16 @@ async def answer(run: FlowRun, **filled: Any) -> None:
     await resume_flow_run(run.id, run_input=filled)  # type: ignore[misc]
 
 
+async def published(stand: Stand, run: FlowRun) -> bool:
+    """Whether the last artifact `open-episodes` says that the run asks a person."""
+    wanted = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=["open-episodes"]))
+    found = await stand.client.read_latest_artifacts(artifact_filter=wanted)
+    listed = [row for each in found for row in json.loads(str(each.data))]
+    return [row["state"] for row in listed if row["run"].endswith(str(run.id))] == ["a person is asked"]
+
+
 async def test_an_approved_restart_is_made(standing: Stand, cell: Cell) -> None:
-    """The run asks with its targets and evidence, holds no process meanwhile, and restarts once it is approved."""
+    """The run asks with its targets and evidence, is listed as asking meanwhile, and restarts once it is approved."""
     seen: list[object] = []
 
     async def meanwhile(run: FlowRun, region: Region) -> None:
@@ -54,6 +64,7 @@ async def test_an_approved_restart_is_made(standing: Stand, cell: Cell) -> None:
         assert asks.state is not None
         keyset = asks.state.state_details.run_input_keyset or {}
         seen.append(await read_flow_run_input(keyset["description"], flow_run_id=run.id))
+        await until(lambda: published(standing, run))
         await answer(asks, decision="approve", name="Ada", comment="go ahead")
 
     ended = await cell.run("crashed", seed=800, speed=SLOW, meanwhile=meanwhile, mode="approve")

@@ -77,6 +77,7 @@ async def test_a_wait_is_a_row_and_a_clear_ends_it(standing: Stand, cell: Cell) 
     assert (wait.deadline - wait.ended).total_seconds() > 5
     errors = await standing.client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[ended.run])))
     assert [log.message for log in errors if log.level >= 40] == []
+    assert [log.message.split(":")[0] for log in errors if log.message.startswith("step 5")] == ["step 5, node-master1"]
 
 
 async def test_a_waiting_run_can_be_cancelled(standing: Stand, cell: Cell) -> None:

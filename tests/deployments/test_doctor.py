@@ -114,6 +114,7 @@ def kept_by(runbooks_home: Path) -> URL:
 
 
 NEEDS = "the mode for it is auto, and all it needs answers"
+SOURCES = ("intake: Manager's alarm list", "syslog: heartbeat", "syslog: re-report")
 READ = ("automatic", "it is read from Manager's alarm list")
 
 
@@ -373,6 +374,10 @@ async def test_without_a_ledger_it_says_so_and_goes_on(examined: Examine) -> Non
     assert ended.out.splitlines()[-1].startswith("This could not be kept for the runs' gates: the ledger postgresql")
     assert will(ended)["restart"][0] == "not done"
     assert will(ended)["restart"][1].startswith("without the ledger nothing is changed: ")
+    told = [rows(ended)[asked] for asked in SOURCES]
+    assert [(fine, said.partition(" postgresql")[0]) for _, fine, said, _ in told] == [
+        ("-", "cannot be told: the ledger")
+    ] * 3
 
 
 async def test_the_logins_for_changes_are_looked_at(examined: Examine) -> None:

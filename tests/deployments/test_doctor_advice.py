@@ -8,7 +8,11 @@ import pytest
 from prefect.settings import PREFECT_API_AUTH_STRING, temporary_settings
 
 from deployments.doctor.advice import Place, advice
+from deployments.doctor.findings import Finding
 from deployments.doctor.sources import AGAIN, BEAT, ON_MANAGER, SWITCH_ON, prefect_login, sources
+from deployments.doctor.verdicts import Memory, Verdict, verdicts
+from tasks.answering import NEEDED
+from tasks.blocks import Cluster
 from tasks.clients.manager import REJECTED
 from tasks.errors import (
     ConfigurationError,
@@ -25,6 +29,7 @@ from tasks.errors import (
 )
 from tasks.ledger.hearing import Heard
 from tests.conftest import serving_prefect
+from tests.tasks.test_blocks import content
 
 CONNECTING = httpx.ConnectError("")
 BLOCK = "the cluster's MRS Manager block"
@@ -100,6 +105,28 @@ def test_each_failure_has_its_advice(
     found = advice(at, error)
     assert found.cause == cause
     assert words in found.settle
+
+
+ROUTES = sorted({*NEEDED["restart"], *NEEDED["rebind"], "changes"} - {"restart"})
+
+
+@pytest.mark.parametrize(
+    ("unasked", "bind"),
+    [
+        ("", Verdict("automatic", "the mode for it is auto, and all it needs answers")),
+        ("metadata", Verdict("not done", "cannot be told, not asked: call of metadata (no node is known)")),
+    ],
+)
+def test_a_route_that_was_not_asked_promises_nothing(unasked: str, bind: Verdict) -> None:
+    """Where a route that a bind needs was not asked none is promised, also if it answered before; a restart is."""
+    block = Cluster.model_validate(content(mode="auto", on_unbound="rebind", agency="A"))
+    findings = [Finding("restart", "call of restart", "", None, "it changes something", "")]
+    for name in ROUTES:
+        fine = None if name == unasked else True
+        findings.append(Finding(name, f"call of {name}", "", fine, "no node is known", "", answered=fine))
+    found = verdicts(block, findings, Memory(frozenset(ROUTES)))
+    automatic = Verdict("automatic", "the mode for it is auto, and all it needs answers")
+    assert (found["restart"], found["bind"]) == (automatic, bind)
 
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)

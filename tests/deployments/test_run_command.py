@@ -178,7 +178,8 @@ async def test_a_repair_is_watched_as_it_goes(stand: Stand, run: Run) -> None:
 
 
 async def test_a_run_joins_the_one_that_is_at_work(stand: Stand, run: Run) -> None:
-    """Detached it ends at once; a second one on the cluster ends as JOINED and names the first; only that one acts."""
+    """Detached it ends at once; a second one on the cluster ends as JOINED and names the first; only that one acts;
+    a dry run names it first, and says for what it waits."""
     cluster = stand.take()
     block = await block_named(cluster.name)
     patient = block.model_copy(update={"wait_after_restart": 4 * 3600.0})  # it waits until it is woken, below
@@ -190,6 +191,14 @@ async def test_a_run_joins_the_one_that_is_at_work(stand: Stand, run: Run) -> No
     joined = await run(cluster.name, "--no-dry-run")
     last = joined.out.splitlines()[-1]
     assert (joined.code, last.startswith("JOINED. "), str(first.id) in last) == (0, True, True)
+    dry = await run(cluster.name)
+    other = rf"run \S+{first.id} is at this cluster since \S+ \S+ UTC, and waits for step 3, until \S+ \S+ UTC"
+    said = [found[1] for line in dry.out.splitlines() if (found := LINE.match(line))]
+    seen = [
+        line for line in said if line.startswith("step ") or ": no active alarm: " in line or " is at this " in line
+    ]
+    assert re.fullmatch(rf"\(the cluster\): before anything else: {other}", seen[0])
+    assert re.fullmatch(rf"[A-Z-]+\. .*\. Meanwhile {other}", dry.out.splitlines()[-1])
     await until(lambda: all(alarm.status == "Auto" for alarm in cluster.alarms), seconds=60)
     await stand.client.set_flow_run_state(first.id, Scheduled(), force=True)  # as the intake does then
     ended = await stand.until(first, lambda state: state.is_final())

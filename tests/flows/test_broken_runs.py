@@ -16,6 +16,7 @@ from flows.escalation import ticket_for_a_failure
 from tasks import timing
 from tasks.ledger.database import open_ledger
 from tasks.ledger.episodes import Asking, Holding, begin_change, claim
+from tasks.ledger.keeping import Line, digest_of, keep, records_of
 from tasks.ledger.receiving import intake_started
 from tasks.ledger.starting import started
 from tasks.ledger.tables import Episode
@@ -167,6 +168,11 @@ async def test_a_run_that_dies_after_a_change_ends_in_a_ticket(world: Worlds) ->
         (ticket,) = result.tickets
         assert ticket.title == f"ALM-12110 {cluster.block}: ERROR"
         assert "restarted (command 101)" in ticket.body
+        assert f"| {cluster.host} | `1 2n ERROR` | " in ticket.body
+        assert f"Flow run: {row.link}\n" in ticket.body
+        async with open_ledger() as ledger, ledger.reading() as session:
+            (lines,) = (await records_of(session, id_)).values()
+        assert f"SHA-256 of what happened, line by line: {digest_of(lines)}\n" in ticket.body
         late = await cluster.run(episode=id_)
         assert (late.outcome, late.mutations) == ("JOINED", cluster.restarts())
 
@@ -187,9 +193,9 @@ async def a_dead_run(cluster: World, *, acted: bool) -> tuple[str, FlowRun]:
 
 
 STATES: list[tuple[Callable[[], State[Any]], bool, tuple[str, str, list[str]]]] = [
-    (lambda: Cancelled(message="by a person"), False, ("closed", "CANCELLED", ["broke off (Cancelled)"])),
-    (lambda: Cancelled(message="by a person"), True, ("closed", "CANCELLED", ["broke off (Cancelled)"])),
-    (lambda: Crashed(message="killed"), True, ("closed", "ERROR", ["broke off (Crashed)"])),
+    (lambda: Cancelled(message="by a person"), False, ("closed", "CANCELLED", ["CANCELLED"])),
+    (lambda: Cancelled(message="by a person"), True, ("closed", "CANCELLED", ["CANCELLED"])),
+    (lambda: Crashed(message="killed"), True, ("closed", "ERROR", ["ERROR"])),
     (lambda: Crashed(message="killed"), False, ("running", "", [])),
 ]
 
@@ -209,6 +215,32 @@ async def test_what_the_hook_leaves_of_a_run_in_another_process(
         result = await cluster.run(by_alarm=False, dry_run=True)
         titles = [ticket.title.partition(f"{cluster.block}: ")[2] for ticket in result.tickets]
         assert (row.state, row.outcome, titles) == expected
+
+
+async def test_a_ticket_that_another_process_files_holds_the_record(world: Worlds) -> None:
+    """Cancelled in another process: the ticket says what the run had learned, its digest, its link, and what to do."""
+    await an_intake_is_at_work()
+    async with world() as cluster:
+        cluster.breaks("crashed")
+        cluster.raises_the_alarm()
+        id_, run = await a_dead_run(cluster, acted=True)
+        line = Line(timing.wall(), "1", cluster.host, "asked", "ALM-12110 is active on Manager")
+        async with open_ledger() as ledger, ledger.writing() as session:
+            row = await session.get_one(Episode, id_)
+            holding = Holding(id_, row.token, attempt=f"{run.id}@{row.claimed:%Y%m%dT%H%M%S.%f}")
+            await keep(session, holding, [line], timing.wall())
+        await ticket_for_a_failure(alm_12110, run, Cancelled(message="by a person"))
+        (ticket,) = (await cluster.run(by_alarm=False, dry_run=True)).tickets
+        held = [
+            "Impact while the alarm is active: jobs that read or write OBS fail",
+            f"Flow run: link\n\nSHA-256 of what happened, line by line: {digest_of([line])}\n",
+            f"| {cluster.host} | `stopped at step 1` | ALM-12110 on {cluster.host} serial ",
+            f"- The flow run {run.name} ({run.id}) is Cancelled: by a person. It may have changed something",
+            "read /var/log/Bigdata/meta/mrs-meta.log ",
+            "the impact is felt at the latest ",
+            f"step 1, {cluster.host}: ALM-12110 is active on Manager\n",
+        ]
+        assert [each for each in held if each not in ticket.body] == []
 
 
 async def test_a_cancelled_run_s_alarm_is_not_taken_up_again(world: Worlds) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import re
 from datetime import timedelta
 
 import pytest
@@ -61,6 +62,27 @@ async def test_a_second_run_joins_the_first(world: Worlds, by_alarm: bool) -> No
         assert second == [Result("JOINED", {}, cluster.restarts(), [], "")]
         assert f"/flow-runs/flow-run/{holder[0]}" in second[0].message
         assert [len(result.tickets) for result in (first, *second)] == [0, 0]
+
+
+async def test_a_dry_run_says_who_is_at_work(world: Worlds) -> None:
+    """While a run is at work on a cluster a dry run shows its plan all the same, and its state leads to that run."""
+    async with world() as cluster:
+        cluster.breaks("crashed")
+        cluster.raises_the_alarm()
+        before = await cluster.run(by_alarm=False, dry_run=True)
+        second: list[Result] = []
+        holder: list[str | None] = []
+        apart = contextvars.copy_context()
+
+        async def another() -> None:
+            holder.append((await episode()).holder)
+            second.append(await asyncio.create_task(cluster.run(by_alarm=False, dry_run=True), context=apart))
+
+        cluster.clock.plan(30, another)
+        first = await cluster.run()
+        assert first == Result("END", {cluster.host: "1 2n 3y END"}, cluster.restarts(), [], "")
+        meanwhile = rf"\. Meanwhile run http\S+/{holder[0]} is at this cluster since \S+ \S+ UTC, and is at work$"
+        assert [bool(re.search(meanwhile, each.message)) for each in (before, *second)] == [False, True]
 
 
 async def test_a_run_by_another_block_of_the_cluster_joins(world: Worlds) -> None:

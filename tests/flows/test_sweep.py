@@ -22,15 +22,18 @@ from deployments.emulator.inventory import Cluster as EmulatedCluster
 from deployments.emulator.region import Region
 from flows.sweep import sweep
 from tasks import timing
+from tasks.blocks import Cloud as CloudBlock
 from tasks.blocks import Cluster as ClusterBlock
 from tasks.ledger.database import open_ledger
 from tasks.ledger.episodes import LEASE
+from tasks.ledger.receiving import intake_started
 from tasks.ledger.starting import give_up
 from tasks.ledger.sweeping import still_at_it, sweeps, take_sweep
 from tasks.ledger.tables import Episode
 from tasks.models import Outcome
 from tasks.sweep.checks import CHECKS
-from tasks.sweep.reports import Report, report_of
+from tasks.sweep.cluster_checks import NO_INTAKE
+from tasks.sweep.reports import KINDS, Report, report_of
 from tasks.sweep.steps import choose_clusters, look_at_clusters
 from tasks.sweep.work import Order, at_work
 from tests.conftest import serving
@@ -127,7 +130,7 @@ def but(**answers: str) -> dict[str, str]:
 
 
 ALARMS = {f"alarm_{alarm_id}": "cannot tell" for alarm_id in (12110, 45192, 45741, 45742, 45743)}
-NO_MANAGER = but(manager="fail", instances="cannot tell", episode="cannot tell", **ALARMS)
+NO_MANAGER = but(manager="fail", instances="cannot tell", episode="cannot tell", source_silent="cannot tell", **ALARMS)
 
 
 async def test_a_fleet_with_everything_in_it(fleet: Fleets) -> None:
@@ -153,9 +156,24 @@ async def test_a_fleet_with_everything_in_it(fleet: Fleets) -> None:
         }
         assert (state.name, state.message) == (
             "FINDINGS",
-            "15 findings on 7 of 7 clusters; 15 answers on 3 clusters cannot be told.",
+            "13 findings on 7 of 7 clusters; 17 answers on 3 clusters cannot be told.",
         )
         assert asyncio.get_running_loop().time() - began < 20
+
+
+async def test_an_ecs_that_hangs_for_one_cluster(fleet: Fleets) -> None:
+    """Where the ECS API hangs for a node of one cluster the others are looked at, and that is one finding."""
+    async with fleet(clusters=3) as it:
+        server = next(iter(it.cluster(1).hosts.values())).server_id
+        it.region.trouble.add("GET", f"*/cloudservers/{server}", "latency", None, seconds=60)
+        began = asyncio.get_running_loop().time()
+        await it.run()
+        assert await it.answers() == {
+            it.block(0): HEALTHY,
+            it.block(1): but(cloud="fail", agency_nodes="cannot tell", agency_expected="cannot tell"),
+            it.block(2): HEALTHY,
+        }
+        assert asyncio.get_running_loop().time() - began < 40
 
 
 async def test_wrong_agencies(fleet: Fleets) -> None:
@@ -173,7 +191,7 @@ async def test_published_routes_only(fleet: Fleets) -> None:
     """Where Manager offers published routes only the cloud's side is told, and of alarms what sources told."""
     async with fleet(clusters=1, profile="documented") as it:
         await it.run()
-        assert await it.answers() == {it.block(0): but(**ALARMS)}
+        assert await it.answers() == {it.block(0): but(episode="cannot tell", **ALARMS)}
 
 
 async def test_clusters_without_a_block(fleet: Fleets) -> None:
@@ -197,10 +215,11 @@ async def test_a_cloud_that_lists_nothing(fleet: Fleets) -> None:
 
 
 async def test_a_selection_that_holds_nothing(fleet: Fleets) -> None:
-    """A selection without a cluster sweeps none and says so; one with a label that nobody has is refused."""
+    """A selection without a cluster or of nothing sweeps none and says so; a blank or an unknown label is refused."""
     async with fleet(clusters=1) as it:
         empty = await it.run(select=["fleet=none"])
-        typo = await it.run(select=["flet=none"])
+        typo, blank = await it.run(select=["flet=none"]), await it.run(select=[""])
+        nothing = await it.run(select=[])
         assert (empty.name, empty.message) == (
             "NOTHING",
             "Nothing was swept: the selection fleet=none holds no cluster. No findings on 0 of 0 clusters.",
@@ -212,10 +231,18 @@ async def test_a_selection_that_holds_nothing(fleet: Fleets) -> None:
             True,
             True,
         )
+        assert [(each.is_failed(), each.name, each.message) for each in (blank, nothing)] == [
+            (True, "Failed", "the selection '' is not written as KEY=VALUE, for example stage=production"),
+            (
+                False,
+                "NOTHING",
+                "Nothing was swept: the selection is empty; leave it out for the whole fleet.",
+            ),
+        ]
 
 
 async def test_a_block_that_cannot_be_used(fleet: Fleets, prefect_server: str) -> None:
-    """A cluster whose block cannot be used is one finding, and the others are looked at."""
+    """A cluster whose block cannot be used is one finding, is not unmanaged, and may be left out of a selection."""
     async with fleet(clusters=2) as it:
         async with get_client() as client:
             document = await client.read_block_document_by_name(it.block(1), "mrs-cluster", include_secrets=True)
@@ -226,10 +253,43 @@ async def test_a_block_that_cannot_be_used(fleet: Fleets, prefect_server: str) -
             )
             await client.update_block_document(document.id, update)
         await it.run(select=[f"name={it.cloud}-*"])
-        assert await it.answers() == {
+        named = await it.answers()
+        of_cloud, of_label = await it.run(select=[f"cloud={it.cloud}"]), await it.run()
+        left = list(await it.answers())
+        await ClusterBlock.adelete(it.block(1))
+        assert named == {
             it.block(0): HEALTHY,
             it.block(1): dict.fromkeys(HEALTHY, "cannot tell") | {"managed": "fail"},
         }
+        note = "Blocks that cannot be used, so that nobody can tell whether they are selected"
+        assert [(state.message or "").partition(". ")[2] for state in (of_cloud, of_label)] == [
+            f"{note}: {it.block(1)}."
+        ] * 2
+        assert left == [it.block(0)]
+
+
+async def test_clouds_that_a_region_may_leave_out(fleet: Fleets) -> None:
+    """A sweep of a region says which clouds name none, and which cannot be used: their clusters are not looked at."""
+    async with fleet(clusters=2, managed=1) as it:
+        nowhere, broken = f"{it.cloud}-nowhere", f"{it.cloud}-broken"
+        cloud = cloud_block(it.region, it.url)
+        await cloud.save(nowhere)
+        block = cluster_block(it.cluster(1), manager_block(it.cluster(1), it.url), cloud)
+        await block.save(it.block(1))
+        document = await cloud_block(it.region, it.url).save(broken)
+        async with get_client() as client:
+            update = BlockDocumentUpdate(data={"token": "a second login"}, merge_existing_data=True)
+            await client.update_block_document(document, update)
+        state = await it.run(select=[f"region=r{it.number}"])
+        for name in (nowhere, broken):
+            await CloudBlock.adelete(name)
+        await ClusterBlock.adelete(it.block(1))
+        assert await it.answers() == {it.block(0): HEALTHY}
+        assert state.message == (
+            "1 finding on 1 of 1 cluster. "
+            "Cloud blocks that cannot be used, so that nobody looked for clusters without a block there: "
+            f"{broken}. Cloud blocks without a region, whose clusters are in no selection by region: {nowhere}."
+        )
 
 
 # What follows an active alarm
@@ -243,17 +303,24 @@ async def episodes() -> list[tuple[str, str, int, str]]:
 
 
 async def test_an_alarm_that_nobody_told_of(fleet: Fleets) -> None:
-    """An active ALM-12110 without an episode gets one, once, however often the fleet is swept."""
+    """An active ALM-12110 without an episode gets one, once, however often the fleet is swept; an intake starts it."""
     async with fleet(clusters=1, meta_hosts=1) as it:
         it.region.set_fault("crashed", cluster=it.cluster(0), host="node-master1")
         it.region.advance(40 * 60)
-        await it.run()
+        state = await it.run()
         first = await it.answers()
         await it.run()
-        second = await it.answers()
-        found = but(instances="fail", alarm_12110="fail", temporary_keys="fail", episode="fail", source_silent="pass")
-        assert first == {it.block(0): found}
-        assert second == {it.block(0): found | {"episode": "pass"}}
+        second, said = await it.answers(), (await it.report()).rows[0].answers["episode"][1]
+        async with open_ledger() as ledger, ledger.writing() as session:
+            await intake_started(session, "intake", timing.wall())
+        with_intake = await it.run()
+        third = await it.answers()
+        found = but(instances="fail", alarm_12110="fail", temporary_keys="fail", episode="fail")
+        assert (first, second) == ({it.block(0): found}, {it.block(0): found})
+        assert third == {it.block(0): found | {"episode": "pass"}}
+        note = f"No intake is at work: the runs of {it.block(0)} start when one is."
+        assert (said.partition("; ")[2], (state.message or "").partition(". ")[2]) == (NO_INTAKE, note)
+        assert "No intake" not in (with_intake.message or "")
         assert await episodes() == [("raised", "sweep", 1, "the alarm was raised before the cluster was connected")]
 
 
@@ -347,15 +414,13 @@ async def test_what_is_different_from_the_last_time(fleet: Fleets) -> None:
         state = await it.run()
         report = await it.report()
         assert report.change is not None
-        kinds = {
-            kind: [(each.cluster, each.check.id) for each in getattr(report.change, kind)]
-            for kind in ("new", "fixed", "standing", "unknown", "gone")
-        }
+        kinds = {kind: [(each.cluster, each.check.id) for each in getattr(report.change, kind)] for kind in KINDS}
         silent = [(it.block(n), "source-silent") for n in range(2)]
         assert kinds == {
             "new": [(it.block(1), "agency-record")],
             "fixed": [(it.block(0), "agency-nodes"), (it.block(0), "agency-expected")],
             "standing": silent,
+            "lapsed": [],
             "unknown": [],
             "gone": [(it.block(2), check) for check in ("agency-nodes", "agency-expected", "source-silent")],
         }

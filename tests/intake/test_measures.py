@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import select
 
 from deployments.intake.measures import OVERLAP, Measures
 from deployments.intake.metrics import Metrics
 from deployments.intake.settings import read_settings
 from tasks import timing
+from tasks.ledger.approval_tables import Approval
 from tasks.ledger.database import Ledger
 from tasks.ledger.tables import Episode, Intent, Occurrence, Wait
 
@@ -100,9 +102,10 @@ def of_one(cluster: str, episodes: int = 1) -> dict[str, float]:
     """What is shown of a cluster of which so many episodes are closed, and nothing is open."""
     seconds = {"detect": 10.0, "act": 60.0, "verify": 340.0, "recover": 3610.0}
     place = f"12110,{cluster}"
+    closed = f"runbooks_episodes_closed_total{{12110,auto,{cluster},END}}"
     sums = {f"runbooks_time_to_{name}_seconds_sum{{{place}}}": each * episodes for name, each in seconds.items()}
     counts = {f"runbooks_time_to_{name}_seconds_count{{{place}}}": float(episodes) for name in seconds}
-    return sums | counts | {f"runbooks_episodes_closed_total{{{place},END}}": float(episodes)}
+    return sums | counts | {closed: float(episodes)}
 
 
 async def refreshed(ledger: Ledger, **options: Any) -> tuple[Measures, CollectorRegistry]:
@@ -166,6 +169,24 @@ async def test_what_is_over_is_shown_no_longer(ledger: Ledger) -> None:
         episode.state = "verifying"
     await measures.refresh(ledger)
     assert shown(registry) == {"runbooks_episodes_open{12110,alpha,verifying}": 1.0}
+
+
+async def test_repairs_are_told_apart_by_who_made_them(ledger: Ledger) -> None:
+    """What a person did by hand, or agreed to, is not counted as what the program did by itself."""
+    await handled(ledger, "alpha", "beta", "gamma")
+    async with ledger.writing() as session:
+        for name, kind, decision in (("alpha", "by hand", "done"), ("beta", "approve", "approved")):
+            mine = (await session.scalars(select(Episode).where(Episode.cluster == name))).one()
+            at: dict[str, Any] = {"attempt": mine.id, "step": "3", "episode_id": mine.id, "run": "r", "link": ""}
+            what: dict[str, Any] = {"cluster": name, "action": "restart", "targets": "node-1", "why": ""}
+            when: dict[str, Any] = {"asked": mine.opened, "expires": mine.closed}
+            session.add(Approval(kind=kind, decision=decision, **at, **what, **when))
+    _, registry = await refreshed(ledger)
+    found = {name: count for name, count in shown(registry).items() if name.startswith("runbooks_episodes_closed")}
+    assert found == {
+        f"runbooks_episodes_closed_total{{12110,{by},{cluster},END}}": 1.0
+        for cluster, by in (("alpha", "hand"), ("beta", "approved"), ("gamma", "auto"))
+    }
 
 
 # The dashboard

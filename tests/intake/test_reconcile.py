@@ -12,18 +12,20 @@ from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import AwaitingRetry, Cancelled, Cancelling, Completed, Crashed, Failed, Pending, Running, Scheduled
 
-from deployments.intake.dispatch import Dispatcher
+from deployments.intake.dispatch import RUNBOOKS, Dispatcher
 from deployments.intake.metrics import Metrics
 from deployments.intake.reconcile import BEGINNING, ENDS, SEGMENTS, STARTING, Reconciler, Verdict, verdict
 from deployments.worker import SegmentWorker
+from flows.pages import PAGES
 from tasks import timing
 from tasks.ledger.database import Ledger
 from tasks.ledger.episodes import Asking, Holding, Part, begin_change, claim, let_go, settle
+from tasks.ledger.keeping import Line, digest_of, keep
 from tasks.ledger.starting import MOST_RUNS
 from tasks.ledger.tables import Cluster, Episode
 from tasks.models import Alarm, Outcome
 from tasks.tickets import tickets
-from tests.intake.standing import a_cluster, rows, runs_of, seen, told
+from tests.intake.standing import OCCURRED, a_cluster, rows, runs_of, seen, told
 
 pytestmark = pytest.mark.anyio
 
@@ -423,6 +425,78 @@ async def test_a_cancelled_run_ends_its_episode(story: Story, took: str) -> None
     await story.dispatcher.dispatch(story.client)
     assert [each.title for each in tickets()] == [f"ALM-12110 {story.cluster.name}: CANCELLED"]
     assert ([each.id for each in await story.runs()], story.ended()) == ([run.id], [("CANCELLED",)])
+
+
+# What a ticket holds
+
+
+def around(moment: datetime) -> str:
+    """The hour before and the hour after, as tickets say it."""
+    return f"from {moment - timedelta(hours=1):%Y-%m-%d %H:%M} to {moment + timedelta(hours=1):%Y-%m-%d %H:%M} UTC"
+
+
+async def has_learned(story: Story, holding: Holding) -> list[Line]:
+    """The run has kept its record: it found the alarm, and restarted the instance."""
+    lines = [
+        Line(NOW, "1", "node-master1", "asked", "ALM-12110 on node-master1 is active on Manager"),
+        Line(NOW, "2", "node-master1", "asked", "meta instance of node-master1: Manager says 'Faulty'"),
+        Line(NOW, "3", "node-master1", "did", "restarted (command 101)"),
+    ]
+    async with story.ledger.writing() as session:
+        await keep(session, holding, lines, NOW)
+    return lines
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    ("word", "how"),
+    [
+        (
+            Outcome.CANCELLED,
+            "Its run was cancelled. The flow run {} of episode {} is Cancelled; runs of it were started 1",
+        ),
+        (
+            Outcome.ERROR,
+            "Its run broke off, and nobody goes on with it. The flow run {} of episode {} is deleted; runs of",
+        ),
+    ],
+)
+async def test_a_ticket_of_a_run_that_came_to_no_end_is_whole(story: Story, word: Outcome, how: str) -> None:
+    """A waiting run that was cancelled, and one that nobody goes on with, tell all that the ledger holds of them."""
+    run = await story.begin(Cancelled())
+    holding = await story.held(run, acted=True, waits_now=True)
+    lines = await has_learned(story, holding)
+    if word is Outcome.ERROR:
+        await story.client.delete_flow_run(run.id)
+        rows(story.file, "UPDATE episodes SET state = 'running'")
+        story.past("lease")
+    story.later()
+    assert await story.reconciled() == ("closed", 1, 1, word)
+    (ticket,) = tickets()
+    parts = dict(part.split("\n\n", 1) for part in ticket.body.split("\n## ")[1:])
+    top = ticket.body.partition("\n## ")[0]
+    about = f"ALM-12110 on node-master1 serial 4711 since {OCCURRED:%Y-%m-%d %H:%M:%S}"
+    assert top.splitlines()[0] == f"# ALM-12110 Failed to get ECS temporary AK/SK: {story.cluster.name}"
+    assert f"Impact while the alarm is active: {PAGES['12110'].impact}." in top
+    assert f"Flow run: a link\n\nSHA-256 of what happened, line by line: {digest_of(lines)}\n" in top
+    assert f"| node-master1 | `stopped at step 3` | {about} |" in top
+    why, last = parts["Why it stopped"].splitlines()[:2]
+    assert why.startswith(f"- {how.format(run.id, story.episode)}")
+    assert "It may have changed something before: look at the run's log" in why
+    assert last == f"- node-master1 ({word} at step 3): restarted (command 101)"
+    by_hand, log, felt = parts["What to do next"].splitlines()[:3]
+    assert by_hand.startswith("- node-master1: ")
+    assert log == (
+        f"- node-master1: read /var/log/Bigdata/meta/mrs-meta.log {around(OCCURRED)}, an hour around the alarm"
+    )
+    assert f"the impact is felt at the latest at {OCCURRED + timedelta(minutes=50):%Y-%m-%d %H:%M} UTC" in felt
+    happened = [f"- {NOW:%Y-%m-%d %H:%M:%S} UTC, step {each.step}, {each.host}: {each.text}" for each in lines]
+    assert parts["What happened"].splitlines() == happened
+
+
+def test_every_alarm_with_a_runbook_has_its_page() -> None:
+    """Whatever the intake starts a run for, a ticket can say what it means and what a person does."""
+    assert set(RUNBOOKS) == set(PAGES)
 
 
 @pytest.mark.server

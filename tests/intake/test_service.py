@@ -190,6 +190,8 @@ async def test_what_it_says_of_itself(settings: Settings, ledger: Ledger) -> Non
         "runbooks_episodes_open",
         "runbooks_waits_open",
         "runbooks_waits_overdue",
+        "runbooks_questions_open",
+        "runbooks_questions_overdue",
     }
     assert 'runbooks_intake_accepted_total{source="webhook"} 1.0' in metrics.text.splitlines()
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, make_url, select
 
+from tasks.ledger.approval_tables import Approval
 from tasks.ledger.columns import Table
 from tasks.ledger.database import DRIVERS, Ledger, open_ledger, unchecked_ledger, upgrade_schema
 from tasks.ledger.episodes import Asking, Held, Holding, Part, claim, close_verified, settle
@@ -199,3 +200,22 @@ async def ledger(url: URL) -> AsyncIterator[Ledger]:
 def story(ledger: Ledger) -> Story:
     """A story that begins at noon."""
     return Story(ledger)
+
+
+def a_question(holding: Holding, **about: Any) -> Approval:
+    """Whether to restart an instance, as the run asks a person."""
+    usual: dict[str, Any] = {
+        "attempt": holding.attempt,
+        "step": "3",
+        "kind": "approve",
+        "episode_id": holding.episode,
+        "run": "run-1",
+        "link": "",
+        "cluster": "alpha",
+        "action": "restart",
+        "targets": "node-1",
+        "why": "why",
+        "asked": NOW,
+        "expires": NOW + HOUR,
+    }
+    return Approval(**{**usual, **about})

@@ -1,14 +1,17 @@
 """What the ledger tells of how alarms are handled: times by their definitions, outcomes, refusals, what is open."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from tasks.ledger.approval_tables import Approval
+from tasks.ledger.approving import Question, put
 from tasks.ledger.episodes import Holding, let_go, wait_begun, wait_ended
 from tasks.ledger.evidence_tables import EvidenceRow
 from tasks.ledger.keeping import Line, keep
-from tasks.ledger.measuring import OpenNow, measure, measured, open_now, to_measure
+from tasks.ledger.measuring import OpenNow, made_by, measure, measured, open_now, to_measure
 from tasks.ledger.tables import Intent, Poll
 from tasks.models import Outcome
 from tasks.record import WHOLE_CLUSTER
@@ -176,21 +179,78 @@ async def test_what_is_open(story: Story) -> None:
 
     place = ("alpha", "12110")
     await story.see(told("raised", serial="7", occurred=NOW))
-    assert await seen() == OpenNow({(*place, "raised"): 1}, {}, {})
+    assert await seen() == OpenNow({(*place, "raised"): 1}, {}, {}, {}, {})
     holding = await story.hold()
     await changes(story, holding, "3", SECOND)
-    assert await seen() == OpenNow({(*place, "running"): 1}, {}, {})
+    assert await seen() == OpenNow({(*place, "running"): 1}, {}, {}, {}, {})
     async with story.ledger.writing() as session:
         assert await let_go(session, holding) is False
-    assert await seen() == OpenNow({(*place, "waiting"): 1}, {place: 1}, {place: 0})
+    assert await seen() == OpenNow({(*place, "waiting"): 1}, {place: 1}, {place: 0}, {}, {})
     story.later(11 * MINUTE + 2 * SECOND)
-    assert await seen() == OpenNow({(*place, "waiting"): 1}, {place: 1}, {place: 1})
+    assert await seen() == OpenNow({(*place, "waiting"): 1}, {place: 1}, {place: 1}, {}, {})
     holding = await story.hold()
     await waited(story, holding, "3")
     await story.end(holding, part("node-1", Outcome.ESCALATE, "7", NOW), outcome=Outcome.ESCALATE)
-    assert await seen() == OpenNow({(*place, "verifying"): 1}, {}, {})
+    assert await seen() == OpenNow({(*place, "verifying"): 1}, {}, {}, {}, {})
     await closes(story)
-    assert await seen() == OpenNow({}, {}, {})
+    assert await seen() == OpenNow({}, {}, {}, {}, {})
+
+
+async def asks(story: Story, holding: Holding, kind: Question, decision: str = "") -> None:
+    """The run asks a person about a restart, for an hour, and this is decided; empty: nothing yet."""
+    about: dict[str, Any] = {"episode_id": holding.episode, "run": "run-1", "link": "", "cluster": "alpha"}
+    about |= {"action": "restart", "targets": "node-1", "why": "", "asked": story.now}
+    async with story.ledger.writing() as session:
+        asked = Approval(attempt=holding.attempt, step="3", kind=kind, expires=story.now + HOUR, **about)
+        await put(session, holding, asked)
+        asked.decision = decision
+
+
+@pytest.mark.parametrize(
+    ("changed", "said", "by"),
+    [
+        (False, [], "nobody"),
+        (True, [], "auto"),
+        (True, [("approve", "approved")], "approved"),
+        (False, [("approve", "approved")], "nobody"),
+        (False, [("approve", "rejected")], "nobody"),
+        (False, [("by hand", "done")], "hand"),
+        (False, [("by hand", "could not")], "nobody"),
+        (True, [("approve", "approved"), ("by hand", "done")], "hand"),
+    ],
+)
+async def test_who_made_the_changes(story: Story, changed: bool, said: Sequence[tuple[Question, str]], by: str) -> None:
+    """A person by hand, the program after a person's approval, the program by itself, or nobody, by the ledger."""
+    await story.see(told("raised", serial="7", occurred=NOW))
+    holding = await story.hold()
+    if changed:
+        await changes(story, holding, "3", MINUTE)
+    for kind, decision in said:
+        await asks(story, holding, kind, decision)
+    async with story.ledger.reading() as session:
+        assert await made_by(session, [holding.episode, "another"]) == {holding.episode: by, "another": "nobody"}
+
+
+async def test_what_persons_are_asked_is_open_until_it_is_decided(story: Story) -> None:
+    """A question is open until somebody answers, overdue a minute after its time, and over with its episode."""
+    place = ("alpha", "12110")
+
+    async def seen() -> tuple[Mapping[tuple[str, ...], int], Mapping[tuple[str, ...], int]]:
+        async with story.ledger.reading() as session:
+            found = await open_now(session, story.now)
+            return found.questions, found.expired
+
+    await story.see(told("raised", serial="7", occurred=NOW))
+    holding = await story.hold()
+    assert await seen() == ({}, {})
+    await asks(story, holding, "approve")
+    assert await seen() == ({place: 1}, {place: 0})
+    story.later(HOUR + MINUTE + SECOND)
+    assert await seen() == ({place: 1}, {place: 1})
+    await asks(story, holding, "by hand", "done")
+    assert await seen() == ({place: 1}, {place: 1})
+    await story.end(holding, part("node-1", Outcome.REFUSED, "7", NOW), outcome=Outcome.REFUSED)
+    assert await seen() == ({}, {})
 
 
 def test_the_record_calls_the_cluster_so() -> None:

@@ -3,11 +3,10 @@
 import pytest
 
 from tasks.artifacts import row_of
-from tasks.ledger.approval_tables import Approval
 from tasks.ledger.approving import put
 from tasks.ledger.episodes import Holding, let_go, wait_begun
 from tasks.ledger.openings import Open, how_many_open, open_episodes
-from tests.ledger.conftest import HOUR, MINUTE, Story, a_cluster, part, told
+from tests.ledger.conftest import HOUR, MINUTE, Story, a_cluster, a_question, part, told
 
 pytestmark = pytest.mark.anyio
 
@@ -26,20 +25,8 @@ async def rows(story: Story) -> list[tuple[str, ...]]:
 async def asks(story: Story, holding: Holding) -> None:
     """The run asks a person and becomes a row."""
     async with story.ledger.writing() as session:
-        question = Approval(
-            attempt=holding.attempt,
-            step="3",
-            kind="approve",
-            episode_id=holding.episode,
-            run="run-1",
-            link="https://prefect/run-1",
-            cluster="alpha",
-            action="restart",
-            targets="node-1",
-            why="why",
-            asked=story.now,
-            expires=story.now + HOUR,
-        )
+        about = {"link": "https://prefect/run-1", "asked": story.now, "expires": story.now + HOUR}
+        question = a_question(holding, **about)
         await put(session, holding, question)
         await let_go(session, holding)
 

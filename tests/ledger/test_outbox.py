@@ -10,6 +10,7 @@ from tasks.ledger.braking import reset_breaker, trip_if_shared
 from tasks.ledger.outbox import Backlog, Filing, Taken, backlog, delivered, due, failed, file, take
 from tasks.ledger.receiving import sync_clusters
 from tasks.ledger.ticket_life import follow_alarms, incident_of
+from tasks.ticket_files import id_of
 from tests.ledger.conftest import HOUR, MINUTE, NOW, SECOND, Story, a_cluster, part, told
 
 pytestmark = pytest.mark.anyio
@@ -251,13 +252,66 @@ async def test_a_deliverer_that_dies_is_followed_by_another_and_counts_no_more(s
     assert third.key == ""
 
 
+async def arrives(story: Story, taken: Taken | None, key: str) -> None:
+    """Its system has taken it, and calls the ticket so."""
+    assert taken
+    async with story.ledger.writing() as session:
+        await delivered(session, taken, key, story.now)
+
+
 async def test_a_child_knows_what_its_incident_is_called(story: Story) -> None:
-    """What is taken names the incident and the older ticket as their system calls them, if it is the same system."""
+    """What is taken names the incident as its system calls it, if it is the same system, and its text does always."""
     await filed(story, Filing("incident/1", "", "x", system="ops"), filing("t", part_of="incident/1", system="ops"))
     await filed(story, filing("u", part_of="incident/1", system="other"))
-    first = await taken(story, "incident/1")
-    assert first
-    async with story.ledger.writing() as session:
-        await delivered(session, first, "OPS-1", story.now)
+    await arrives(story, await taken(story, "incident/1"), "OPS-1")
     found = [await taken(story, correlation) for correlation in ("t", "u")]
-    assert [each.part_of for each in found if each] == ["OPS-1", ""]
+    said = "Part of incident OPS-1.\n\nreport"
+    assert [(each.part_of, each.text) for each in found if each] == [("OPS-1", said), ("", said)]
+
+
+async def test_a_child_that_comes_first_waits_for_its_incident(story: Story) -> None:
+    """A ticket is held back until its incident has its name; what is said of it later waits for nobody."""
+    await filed(story, filing("t", part_of="incident/1", system="ops"), Filing("incident/1", "", "x", system="ops"))
+    assert await taken(story, "t") is None
+    await arrives(story, await taken(story, "incident/1"), "OPS-1")
+    first = await taken(story, "t")
+    assert first
+    assert (first.kind, first.part_of, first.tries) == ("file", "OPS-1", 1)
+    await arrives(story, first, "OPS-2")
+    await filed(story, filing("t", "more", source="run-2"))
+    second = await taken(story, "t")
+    assert second
+    assert (second.kind, second.text) == ("reopen", "more")
+
+
+async def test_a_child_does_not_wait_for_ever(story: Story) -> None:
+    """After an hour a ticket goes without its incident's name, which its text then says as `runbooks tickets` does."""
+    await filed(story, filing("t", part_of="incident/1", system="ops"), Filing("incident/1", "", "x", system="ops"))
+    story.later(HOUR - SECOND)
+    assert await taken(story, "t") is None
+    story.later(SECOND)
+    late = await taken(story, "t")
+    assert late
+    assert (late.part_of, late.text) == ("", f"Part of incident {id_of('incident/1')}.\n\nreport")
+
+
+async def test_a_ticket_waits_for_the_older_one_that_it_follows(story: Story) -> None:
+    """A ticket about what an older one was about is held back until that has its name, and then names it."""
+    await story.see(told("raised", "node-1", "1"))
+    first = await story.hold("run-1")
+    await filed(story, filing("old", episode=first.episode))
+    await story.end(first, part("node-1", "ESCALATE", "1"), outcome="ESCALATE")
+    story.later(MINUTE)
+    await story.see(told("cleared", "node-1", "1"))
+    assert await follow(story) == [("old", "resolved")]
+    story.later(25 * HOUR)
+    await story.close_verified()
+    await story.see(told("raised", "node-1", "7"))
+    second = await story.hold("run-7")
+    assert await filed(story, filing("new", source="run-7", episode=second.episode)) == ["new"]
+    assert await taken(story, "new") is None
+    await arrives(story, await taken(story, "old"), "OPS-1")
+    found = await taken(story, "new")
+    assert found
+    said = "Follows ticket OPS-1, which is about the same.\n\nreport"
+    assert (found.follows, found.text) == ("OPS-1", said)

@@ -193,6 +193,23 @@ async def test_how_long_a_wait_is_overdue(story: Story) -> None:
     assert found == [none, none, none, SECOND, 3 * HOUR - MINUTE, 2 * HOUR, none]
 
 
+async def test_a_wait_that_nobody_goes_on_with_is_not_overdue(story: Story) -> None:
+    """The wait of a run that is gone from Prefect ends when the next run takes the episode, and is no false alarm."""
+    await _raise(story)
+    gone = await story.hold()
+    async with story.ledger.writing() as session:
+        await wait_begun(session, gone, "3", NOW + MINUTE)
+    await _wait(story, gone)
+    assert await _again(story, await story.episode(), same_run=False)
+    story.later(HOUR)
+    next_ = await story.hold("run-2")
+    async with story.ledger.writing() as session:
+        await wait_begun(session, next_, "3", story.now + MINUTE)
+    await _wait(story, next_)
+    async with story.ledger.reading() as session:
+        assert await overdue(session, story.now) == timedelta(0)
+
+
 async def test_a_run_that_never_began_is_suspect(story: Story) -> None:
     """A run that was started and holds nothing is suspect after half a minute, one that does not exist yet never."""
     episode = await _raise(story)
@@ -276,7 +293,8 @@ async def test_a_run_that_is_to_be_followed_is_not_through(story: Story) -> None
 
 
 async def test_the_same_run_again(story: Story) -> None:
-    """A dead run that is scheduled anew keeps its number and episode, counts once more, and comes back as it was."""
+    """A dead run that is scheduled anew keeps its number and episode, counts once more, and comes back as it was; a
+    segment of it that only stood still holds nothing from then on."""
     episode = await _raise(story)
     await _started(story, episode)
     old = await story.hold()
@@ -293,11 +311,11 @@ async def test_the_same_run_again(story: Story) -> None:
         NOW + HOUR,
     )
     assert await _to_start(story) == []
-    assert await story.take("run-2", automated=False) == Held(episode, "https://prefect/run-1")
-    again = await story.hold()
-    assert (again, again.attempt) == (Holding(episode, 2, ["node-1"], {}, []), old.attempt)
     async with story.ledger.writing() as session:
         assert not await renew(session, old, story.now)
+    assert await story.take("run-2", automated=False) == Held(episode, "https://prefect/run-1")
+    again = await story.hold()
+    assert (again, again.attempt) == (Holding(episode, 3, ["node-1"], {}, []), old.attempt)
 
 
 async def test_a_run_that_never_began_again(story: Story) -> None:

@@ -5,15 +5,17 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select, update
 
+from tasks.ledger.approval_tables import Approval
+from tasks.ledger.approving import put
 from tasks.ledger.episodes import LEASE, let_go, wait_begun
 from tasks.ledger.fleet_tables import Sweep, Swept
+from tasks.ledger.hearing import last_told
+from tasks.ledger.knowledge import SETTLING, Told, told_of, waiting_for_a_run
 from tasks.ledger.outbox import Filing, file
 from tasks.ledger.receiving import intake_started, sync_clusters
 from tasks.ledger.starting import give_up
 from tasks.ledger.sweeping import (
     KEPT,
-    SETTLING,
-    Told,
     begin_again,
     broken_off,
     end_sweep,
@@ -26,14 +28,13 @@ from tasks.ledger.sweeping import (
     sweeps_called,
     swept,
     take_sweep,
-    told_of,
     unended,
     written,
 )
 from tasks.ledger.tables import Episode, Poll, SourceRow
 from tasks.ledger.ticket_tables import ChangeRow
 from tasks.models import Outcome
-from tests.ledger.conftest import HOUR, MINUTE, NOW, SECOND, Story, a_cluster, told
+from tests.ledger.conftest import HOUR, MINUTE, NOW, SECOND, Story, a_cluster, a_question, told
 
 pytestmark = pytest.mark.anyio
 ALPHA = {"alpha": ("id-of-alpha", "10.0.0.1")}
@@ -49,7 +50,7 @@ async def take(story: Story, id_: str = "s1", holder: str = "me", *selection: st
 async def known(story: Story) -> Told:
     """What the ledger knows of the cluster now."""
     async with story.ledger.reading() as session:
-        return (await told_of(session, ALPHA, story.now))["alpha"]
+        return (await told_of(session, ALPHA, await last_told(session), story.now))["alpha"]
 
 
 async def test_one_process_is_at_a_sweep(story: Story) -> None:
@@ -160,6 +161,45 @@ async def test_when_a_cluster_was_heard(story: Story) -> None:
     assert (last.active, last.trouble) == ({"12110": ("n1",)}, "no answer")
 
 
+async def test_what_a_sweep_finds_is_told_by_no_source(story: Story) -> None:
+    """Neither an alarm that a sweep finds, nor one that it finds again, nor a person's word is heard from a source."""
+    times = []
+    for source in ("sweep", "command", "syslog", "sweep", "poll", "command"):
+        await story.see(told("raised", "n1", "s1"), source=source)
+        times.append((await known(story)).heard)
+        story.later(MINUTE)
+    assert times == [None, None, *[NOW + 2 * MINUTE] * 2, *[NOW + 4 * MINUTE] * 2]
+
+
+async def test_what_follows_an_active_alarm(story: Story) -> None:
+    """Of an active alarm the episode is known, also a closed one, and whether one waits for its run."""
+
+    async def followed() -> tuple[object, object, set[str]]:
+        async with story.ledger.reading() as session:
+            waiting = await waiting_for_a_run(session, ["id-of-alpha", "id-of-beta"], "12110")
+        facts = await known(story)
+        return facts.episodes, facts.waiting, waiting
+
+    nothing = await followed()
+    await story.see(told("raised", "n1", "s1"))
+    raised = await followed()
+    episode = await story.episode()
+    await story.hold()
+    held = await followed()
+    async with story.ledger.writing() as session:
+        assert await give_up(session, (await session.scalars(select(Episode))).one(), Outcome.ESCALATE, story.now)
+    closed = await followed()
+    await story.see(told("cleared", "n1", "s1", cleared=story.now))
+    mine = {"12110": (episode.id,)}
+    assert [nothing, raised, held, closed, await followed()] == [
+        ({}, frozenset(), set()),
+        (mine, frozenset({"12110"}), {"id-of-alpha"}),
+        (mine, frozenset(), set()),
+        (mine, frozenset(), set()),
+        ({}, frozenset(), set()),
+    ]
+
+
 async def test_stuck_episodes(story: Story) -> None:
     """An episode is stuck that for ten minutes waits for its run, has lost it, or should have been closed."""
     await story.see(told("raised", "n1", "s1"))
@@ -204,6 +244,23 @@ async def test_overdue_waits(story: Story) -> None:
     story.now = LATER
     words = f"the wait at step 3 of episode {holding.episode} is over since 2026-11-25 12:00 UTC"
     assert (fresh, (await known(story)).overdue) == ((), (words,))
+
+
+async def test_overdue_approvals(story: Story) -> None:
+    """A question is overdue whose time has been over for ten minutes and that nobody decided, while its run holds."""
+    await story.see(told("raised", "n1", "s1"))
+    holding = await story.hold()
+    async with story.ledger.writing() as session:
+        question = a_question(holding, asked=NOW - HOUR, expires=NOW)
+        await put(session, holding, question)
+        await let_go(session, holding)
+    fresh = (await known(story)).overdue
+    story.now = LATER
+    overdue = (await known(story)).overdue
+    async with story.ledger.writing() as session:
+        await session.execute(update(Approval).values(decision="expired"))
+    words = f"the question at step 3 of episode {holding.episode} is undecided, its time is over since 2026-11-25 12:00"
+    assert (fresh, overdue, (await known(story)).overdue) == ((), (f"{words} UTC",), ())
 
 
 async def test_stale_tickets(story: Story) -> None:

@@ -8,12 +8,12 @@ import pytest
 
 from deployments.emulated_blocks import cloud_block, cluster_block, manager_block
 from deployments.emulator.region import Region
-from tasks.errors import LedgerUnavailable, NotAuthorized, NotOffered, RunbookError, Unreachable
-from tasks.ledger.sweeping import Told
+from tasks.errors import LedgerUnavailable, NotAuthorized, NotOffered, RunbookError, Unreachable, Untrusted
+from tasks.ledger.knowledge import Told
 from tasks.models import Agency, Alarm, ClusterRecord, Component, Instance, Node
 from tasks.permissions import Permission, Policy, Statement
 from tasks.sweep.checks import BY_ID, CHECKS, UNUSABLE, answers_of, without_looking
-from tasks.sweep.cluster_checks import NOT_OBSERVABLE
+from tasks.sweep.cluster_checks import NO_INTAKE, NOT_OBSERVABLE
 from tasks.sweep.seen import Followed, Permissions, Seen
 
 NOW = datetime(2026, 11, 27, 5, tzinfo=UTC)
@@ -29,6 +29,8 @@ BLOCK = cluster_block(
 UNBOUND_ON_PURPOSE = BLOCK.model_copy(update={"agency": "", "on_unbound": "escalate"})
 HOSTS = ("n1", "n2")
 GONE = Unreachable("Manager GET alarms", "no answer within 10 s")
+STRANGE = Untrusted("Manager GET alarms", "self-signed")
+AWAY = Unreachable("MRS GET cluster_infos", "no answer within 10 s")
 DENIED = NotAuthorized("ECS GET cloudservers", "HTTP 403: no", status=403)
 MISSING = NotOffered("Manager GET alarms", "HTTP 404: no", status=404)
 UNSENT = NotOffered("Manager alarms", "the Manager block says that this Manager does not offer it")
@@ -111,6 +113,13 @@ TABLE: dict[str, list[tuple[Seen, str, str]]] = {
     "manager": [
         (seen(), "pass", "alarms, masking and instances read"),
         (seen(alarms=GONE), "fail", "Manager GET alarms: no answer within 10 s"),
+        (seen(alarms=GONE, record=DENIED), "fail", "Manager GET alarms: no answer within 10 s"),
+        (
+            seen(alarms=GONE, record=AWAY, nodes=AWAY, agencies=AWAY),
+            "cannot tell",
+            "the cloud cannot be reached either, see `cloud`; Manager GET alarms: no answer within 10 s",
+        ),
+        (seen(alarms=STRANGE, record=AWAY, nodes=AWAY, agencies=AWAY), "fail", "Manager GET alarms: self-signed"),
         (seen(alarms=MISSING, masked=MISSING), "pass", "not offered: alarms, masking"),
         (
             seen(alarms=UNSENT, masked=UNSENT, instances=UNSENT),
@@ -286,7 +295,42 @@ TABLE: dict[str, list[tuple[Seen, str, str]]] = {
         ),
         (seen(alarms=(alarm(),)), "fail", "nothing follows it on n1: start the runbook by hand"),
         (seen(alarms=GONE), "cannot tell", f"Manager's list of alarms cannot be read: {GONE}"),
-        (seen(alarms=MISSING), "n/a", "Manager lists no active ALM-12110"),
+        (
+            seen(alarms=(alarm(),), followed={"n1": Followed("E1", found=True, waits=True)}, told=Told(intake=False)),
+            "fail",
+            f"no source had told of it on n1: the sweep did, now episode E1 follows it; {NO_INTAKE}",
+        ),
+        (
+            seen(alarms=(alarm(),), followed={"n1": Followed("E1", waits=True)}, told=Told(intake=False)),
+            "fail",
+            f"episode E1 waits; {NO_INTAKE}",
+        ),
+        (seen(alarms=(alarm(),), followed={"n1": Followed("E1", waits=True)}), "pass", "episode E1"),
+        (seen(alarms=(alarm(),), followed={"n1": Followed("E1")}, told=Told(intake=False)), "pass", "episode E1"),
+        (seen(alarms=MISSING), "cannot tell", f"Manager lists no alarms ({MISSING}), and no source told of one"),
+        (
+            seen(alarms=MISSING, told=Told(active={"12110": ["n1"]}, episodes={"12110": ["E1"]})),
+            "pass",
+            "episode E1",
+        ),
+        (
+            seen(
+                alarms=MISSING,
+                told=Told(
+                    active={"12110": ["n1"]},
+                    episodes={"12110": ["E1"]},
+                    waiting=frozenset({"12110"}),
+                    intake=False,
+                ),
+            ),
+            "fail",
+            f"episode E1 waits; {NO_INTAKE}",
+        ),
+        (
+            seen(alarms=MISSING, told=Told(active={"12110": ["n1"]})),
+            "fail",
+            "a source told of it on n1, nothing follows it: start the runbook by hand",
+        ),
         (unmanaged(), "n/a", "its Manager is not asked for: it has no block that says how"),
     ],
     "temporary-keys": [
@@ -326,7 +370,17 @@ TABLE: dict[str, list[tuple[Seen, str, str]]] = {
         (
             seen(told=Told(trouble="no answer", intake=False)),
             "fail",
-            "nothing was ever heard of it; reading its alarms: no answer; no intake is at work",
+            "nothing was heard of it within the last month; reading its alarms: no answer; no intake is at work",
+        ),
+        (
+            seen(alarms=GONE, told=Told(heard=NOW - 2 * DAY)),
+            "cannot tell",
+            "nothing was heard of it since 2026-11-25 05:00 UTC; its Manager cannot be reached now, see `manager`",
+        ),
+        (
+            seen(alarms=STRANGE, told=Told(heard=NOW - 2 * DAY)),
+            "fail",
+            "nothing was heard of it since 2026-11-25 05:00 UTC",
         ),
         (seen(told=Told(connected=NOW - HOUR / 2)), "n/a", "it was connected at 2026-11-27 04:30 UTC"),
         (seen(told=LedgerUnavailable("away")), "cannot tell", "the ledger cannot be read: away"),
@@ -372,13 +426,31 @@ def test_a_block_that_cannot_be_used_is_one_finding() -> None:
     assert found == [("fail", "wrong"), *[("cannot tell", UNUSABLE)] * (len(CHECKS) - 1)]
 
 
-def test_an_unreachable_manager_is_one_finding() -> None:
-    """Of a cluster whose Manager gives no answer one check fails, those that need it cannot be told."""
-    found = {a.check: a.value for a in answers_of(seen(alarms=GONE, masked=GONE, instances=GONE, clock=None))}
+SILENT_MANAGER = {"alarms": GONE, "masked": GONE, "instances": GONE, "clock": None, "told": Told(heard=NOW - 2 * DAY)}
+
+
+@pytest.mark.parametrize(
+    ("away", "fails", "untold"),
+    [
+        (SILENT_MANAGER, "manager", ["instances", "episode", "source-silent"]),
+        (
+            {
+                **SILENT_MANAGER,
+                **dict.fromkeys(("record", "nodes", "agencies", "agency"), AWAY),
+                "permissions": None,
+            },
+            "cloud",
+            ["manager", "instances", "episode", "source-silent", *(c.id for c in CHECKS if c.id.startswith("agency"))],
+        ),
+    ],
+    ids=["its Manager", "its cloud too"],
+)
+def test_who_cannot_be_reached_is_one_finding(away: dict[str, Any], fails: str, untold: list[str]) -> None:
+    """Of a cluster whose Manager, or cloud and Manager, give no answer one check fails, others cannot be told."""
+    found = {a.check: a.value for a in answers_of(seen(**away))}
     alarms = [check.id for check in CHECKS if check.id.startswith("alarm-")]
     expected = {c.id: "pass" if c.observable else "cannot tell" for c in CHECKS}
-    expected |= dict.fromkeys([*alarms, "instances", "episode"], "cannot tell") | {"manager": "fail"}
-    assert found == expected
+    assert found == expected | dict.fromkeys([*alarms, *untold], "cannot tell") | {fails: "fail"}
 
 
 def test_a_fault_of_ours_is_one_answer_for_all() -> None:

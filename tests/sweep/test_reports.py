@@ -14,7 +14,7 @@ from tasks.ledger.fleet_tables import Sweep
 from tasks.sweep.checks import CHECKS
 from tasks.sweep.forms import as_csv, as_json
 from tasks.sweep.picture import as_html
-from tasks.sweep.reports import LISTED, Found, Report, Row, as_markdown, as_rows, changed
+from tasks.sweep.reports import KINDS, LISTED, Found, Report, Row, as_markdown, as_rows, changed
 
 NOW = datetime(2026, 11, 27, 5, tzinfo=UTC)
 EVIL = '<script>alert("1")</script>&amp;|`*_[x](http://evil)'
@@ -32,10 +32,15 @@ def row(cluster: str, **answers: str) -> Row:
     return Row(cluster, f"id-of-{cluster}", True, NOW, {**FINE, **wrong})
 
 
-BEFORE = [row("a", manager="fail"), row("b", cloud="fail"), row("c", cloud="fail"), row("d", manager="fail")]
+BEFORE = [
+    row("a", manager="fail"),
+    row("b", cloud="fail", agency_expiring="fail"),
+    row("c", cloud="fail"),
+    row("d", manager="fail"),
+]
 AFTER = [
     row("a", manager="fail", agency_nodes="fail"),
-    row("b", instances="cannot tell"),
+    row("b", instances="cannot tell", agency_expiring="n/a"),
     row("c", cloud="cannot tell"),
     Row(EVIL, "id", False, NOW, FINE | {"managed": ("fail", EVIL)}),
 ]
@@ -71,26 +76,59 @@ def words_of(found: Sequence[Found]) -> list[tuple[str, str]]:
 
 
 def test_what_changed() -> None:
-    """Each finding is new, fixed, standing, not to be told any more, or of a cluster that is gone."""
+    """Each is new, fixed, standing, no longer applicable, not to be told any more, or of a cluster that is gone."""
     change = REPORT.change
     assert change is not None
     assert {
         "new": words_of(change.new),
         "fixed": words_of(change.fixed),
         "standing": words_of(change.standing),
+        "lapsed": words_of(change.lapsed),
         "unknown": words_of(change.unknown),
         "gone": words_of(change.gone),
     } == {
         "new": [("a", "agency-nodes"), (EVIL, "managed")],
         "fixed": [("b", "cloud")],
         "standing": [("a", "manager")],
+        "lapsed": [("b", "agency-expiring")],
         "unknown": [("c", "cloud")],
         "gone": [("d", "manager")],
     }
     assert REPORT.summary == (
-        "3 findings on 2 of 4 clusters (2 new, 1 fixed, 1 standing, 1 no longer to be told, 1 of clusters that are "
-        "gone since the sweep of 2026-11-26 05:00 UTC); 2 answers on 2 clusters cannot be told; 1 cluster is unmanaged."
+        "3 findings on 2 of 4 clusters (2 new, 1 fixed, 1 standing, 1 no longer applicable, 1 no longer to be told, "
+        "1 of clusters that are gone since the sweep of 2026-11-26 05:00 UTC); 2 answers on 2 clusters cannot be told; "
+        "1 cluster is unmanaged."
     )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kinds"),
+    [
+        (("id-1", "id-1"), ("prod", "id-1"), {"fixed": [("prod", "managed")], "standing": [("prod", "obs-access")]}),
+        (("old", "id-1"), ("prod", "id-1"), {"fixed": [("prod", "managed")], "standing": [("prod", "obs-access")]}),
+        (("prod", ""), ("prod", "id-1"), {"fixed": [("prod", "managed")], "standing": [("prod", "obs-access")]}),
+        (
+            ("prod", "id-1"),
+            ("prod", "id-2"),
+            {"new": [("prod", "obs-access")], "gone": [("prod", "managed"), ("prod", "obs-access")]},
+        ),
+        (
+            ("old", ""),
+            ("prod", ""),
+            {"new": [("prod", "obs-access")], "gone": [("old", "managed"), ("old", "obs-access")]},
+        ),
+    ],
+    ids=["got a block", "renamed", "its id is known now", "another of that name", "no id"],
+)
+def test_which_cluster_is_the_same(
+    old: tuple[str, str], new: tuple[str, str], kinds: dict[str, list[tuple[str, str]]]
+) -> None:
+    """A cluster is the same one whose id in the cloud is, or its name where one of the two has no id."""
+    wrong = {"managed": ("fail", "no"), "obs-access": ("fail", "no")}
+    before = [Row(*old, False, NOW, FINE | wrong)]
+    after = [Row(*new, True, NOW, FINE | {"obs-access": ("fail", "no")})]
+    change = changed(a_sweep("sweep-1"), before, after)
+    assert {kind: words_of(getattr(change, kind)) for kind in KINDS if getattr(change, kind)} == kinds
 
 
 def test_the_page_needs_nothing_else_and_shows_texts_as_they_are() -> None:
@@ -159,6 +197,7 @@ def test_json_holds_everything() -> None:
     assert [each["cluster"] for each in plain["clusters"]] == ["a", "b", "c", EVIL]
     assert plain["clusters"][0]["answers"]["manager"] == {"value": "fail", "seen": EVIL}
     assert plain["change"]["fixed"] == [{"cluster": "b", "check": "cloud", "seen": "fine"}]
+    assert plain["change"]["lapsed"] == [{"cluster": "b", "check": "agency-expiring", "seen": EVIL}]
 
 
 def test_a_long_table_says_what_it_leaves_out() -> None:

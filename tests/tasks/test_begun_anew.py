@@ -2,17 +2,20 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import pytest
 
+from tasks import timing
 from tasks.agencies import bind_node
 from tasks.claims import claimed, noted
 from tasks.connections import Connection, connected
-from tasks.errors import StepFailed
-from tasks.gates import intend
+from tasks.errors import EndNotSeen, Refused
+from tasks.gates import intend, still_at_once
 from tasks.instances import restart_instance
 from tasks.intents import command_is
 from tasks.ledger.episodes import Asking, Holding, let_go
+from tasks.ledger.learning import begun_elsewhere
 from tasks.models import Alarm, Case, Deed, Instance, Node, Outcome
 from tests.flows.conftest import World, Worlds, no_pauses, world
 from tests.ledger.conftest import sqlite_with_schema
@@ -73,6 +76,27 @@ async def test_a_restart_that_was_perhaps_not_sent(world: Worlds) -> None:
         assert (deed.ended, deed.changed, done(cluster)) == (Outcome.CANNOT_TELL, False, [])
         assert deed.did.startswith("a restart was about to be sent at ")
         assert deed.did.endswith("it is never sent twice, for it may come yet")
+
+
+async def test_a_change_whose_process_stood_still(world: Worlds) -> None:
+    """Held up between its gates and the change, a run asks again whether it holds its episode, and for the alarm."""
+    async with world() as cluster:
+        cluster.breaks("crashed")
+        cluster.raises_the_alarm()
+        case, long_ago = a_case(cluster), timing.wall() - timedelta(seconds=11)
+        async with segment(cluster) as connection:
+            alarm, _ = await broken(cluster, connection)
+            await still_at_once(case, connection, [alarm], long_ago)
+            await noted(case, let_go)
+            async with segment(cluster):
+                pass  # it has gone on elsewhere
+            await still_at_once(case, connection, [alarm], timing.wall())
+            with pytest.raises(Refused, match="this run has lost its claim on the cluster"):
+                await still_at_once(case, connection, [], long_ago)
+            cluster.region.clear_alarm(alarm.serial, cluster.cluster)
+            with pytest.raises(Refused) as cleared:
+                await still_at_once(case, connection, [alarm], long_ago)
+            assert cleared.value.outcome is Outcome.CLEARED_BY_PERSON
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -136,7 +160,7 @@ async def node_to_bind(cluster: World, connection: Connection) -> tuple[Alarm, N
 
 
 async def test_a_bind_that_was_perhaps_not_sent(world: Worlds) -> None:
-    """A node that was to be bound and names no agency is not told once more: the step has failed."""
+    """A node that was to be bound and names no agency is not told once more: the step has failed, its end not seen."""
     async with world(block={"on_unbound": "rebind"}) as cluster:
         cluster.breaks("unbound")
         cluster.raises_the_alarm()
@@ -146,8 +170,12 @@ async def test_a_bind_that_was_perhaps_not_sent(world: Worlds) -> None:
             agency = connection.cluster.agency
             await intend(case, connection.cluster, "rebind", node.host, alarm.host, before=agency)
         async with segment(cluster):
-            with pytest.raises(StepFailed, match="its metadata says 'none'; never told twice"):
+            with pytest.raises(EndNotSeen, match="its metadata says 'none'; never told twice"):
                 await bind_node.fn(case, node, [alarm], begun=False)
+            since = timing.wall() - timedelta(hours=1)
+            left = await noted(case, lambda session, _: begun_elsewhere(session, cluster.cluster.id, "another", since))
+            assert left is not None
+            assert left.target == node.host
         assert done(cluster) == []
 
 

@@ -27,6 +27,7 @@ from tasks.ledger.receiving import SILENT, intake_started
 from tasks.ledger.starting import MOST_RUNS
 from tasks.ledger.tables import Cluster, Episode, Intent
 from tasks.models import Alarm, Case, Observation, Outcome
+from tasks.recorded import Recorded
 from tests.conftest import order
 from tests.tasks.acting import PROD, a_block, a_case, asking, holding
 
@@ -310,8 +311,9 @@ async def broke_off_with(run: str, word: Outcome, *, deployed: bool, token: int 
     return told is not None
 
 
-def a_filing(word: Outcome) -> Filing:
-    """What is told when it is over by this word."""
+def a_filing(word: Outcome, known: Recorded | None = None) -> Filing:
+    """What is told when it is over by this word; what the ledger holds belongs to the episode that ends so."""
+    assert known is None or (known.case.cluster, known.outcome) == ("prod-1", word)
     return Filing("prod-1/run-17", f"it is over: {word}", "", source="run-17", cluster="prod-1")
 
 
@@ -445,7 +447,7 @@ async def test_a_cancel_that_was_noted_is_the_word_whatever_the_engine_says() ->
 async def test_an_episode_does_not_end_before_a_person_is_told() -> None:
     """Where what is to be told cannot be made up, the episode stays as it is, for the intake to end."""
 
-    def disk_is_full(word: Outcome) -> Filing:
+    def disk_is_full(word: Outcome, _: Recorded | None) -> Filing:
         raise OSError(f"no space left for {word}")
 
     async with holding("17"):

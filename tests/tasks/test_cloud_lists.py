@@ -59,6 +59,14 @@ async def test_a_cluster_without_a_block_is_unmanaged(place: Place) -> None:
     ]
 
 
+async def test_a_cluster_whose_block_cannot_be_used_is_not_unmanaged(place: Place) -> None:
+    """It has a block, whatever is wrong with that."""
+    first, second, _ = place.clusters
+    fleet = Fleet({"a": place.block(first)}, {"b": "mode: unknown"}, broken_ids={"b": second.id})
+    seen = await compare(fleet, await list_clouds({"here": place.cloud()}))
+    assert [(each.name, each.standing) for each in seen] == [("a", "managed"), ("mrs-003", "unmanaged")]
+
+
 async def test_a_cluster_that_the_cloud_does_not_know_is_gone(place: Place) -> None:
     """It is asked for by its id first, for a list shows one enterprise project."""
     blocks = {"there": place.block(place.clusters[0]), "gone": place.block(place.clusters[1], cluster_id="deleted")}

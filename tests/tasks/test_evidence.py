@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,7 +13,7 @@ from prefect.logging import disable_run_logger
 
 from flows.alm_12110 import PAGE
 from tasks import timing
-from tasks.evidence import MEANING, Page, digest, quoted, record, report
+from tasks.evidence import MEANING, Page, brief, digest, drawn_report, quoted, record, report
 from tasks.graph import Edge, Graph
 from tasks.models import Alarm, Answer, Case, Deed, Outcome
 from tasks.trail import Trail
@@ -99,6 +100,12 @@ def test_a_report_as_a_whole() -> None:
 
 Impact while the alarm is active: jobs fail.
 
+Flow run: http://prefect.example/runs/1
+
+SHA-256 of what happened, line by line: {digest(trail)}
+
+Comment of who started the run: on call
+
 | host         | trace          | alarm |
 | ------------ | -------------- | --- |
 | node-1       | `1 2n 3y END`  | ALM-12110 on node-1 serial 17 |
@@ -121,12 +128,6 @@ Impact while the alarm is active: jobs fail.
 - 2026-07-01 08:10:00 UTC, step 3, node-1: restarted (command 5)
 - 2026-07-01 08:10:00 UTC, step 3, node-master2: not restarted: in maintenance
 - 2026-07-01 08:10:00 UTC, step 3, node-1: cleared by Meta
-
-SHA-256 of what happened, line by line: {digest(trail)}
-
-Comment of who started the run: on call
-
-Flow run: http://prefect.example/runs/1
 """
     )
 
@@ -144,7 +145,7 @@ def test_a_report_for_the_ui() -> None:
     trail.reached("7", [second])
     trail.end([second], Outcome.ESCALATE, step="7")
     trail.acted("3", [Deed(host="node-1", did="not restarted: no", at=AT, ended=Outcome.REFUSED)], [first])
-    plain, drawn = report(trail, SHORT, ""), report(trail, SHORT, "", drawn=True)
+    plain, drawn = report(trail, SHORT, ""), drawn_report(trail, SHORT, "")
     steps = """\
 ## The page's steps
 
@@ -189,13 +190,13 @@ def test_a_report_of_a_run_that_joined() -> None:
 
 **JOINED** (dry run). Another run is working on this cluster; this one did nothing.
 
+SHA-256 of what happened, line by line: {digest(trail)}
+
 No alarm was followed.
 
 ## What happened
 
 - 2026-07-01 08:00:00 UTC, (the cluster): JOINED: worked on by run 7
-
-SHA-256 of what happened, line by line: {digest(trail)}
 """
     )
 
@@ -209,11 +210,38 @@ def test_a_ticket_says_where_to_look_and_until_when() -> None:
     next_ = report(trail, PAGE, "").split("## What to do next\n\n")[1].split("\n\n")[0].splitlines()
     because = PAGE.felt_because
     log = "/var/log/Bigdata/meta/mrs-meta.log"
+    unknown = "where the alarm's time is not known here, look it up on Manager"
     assert next_[1:] == [
         f"- node-1: read {log} from 2026-07-01 06:45 to 2026-07-01 08:45 UTC, an hour around the alarm",
         f"- node-1: the impact is felt at the latest at 2026-07-01 08:35 UTC: {because}",
-        "- node-2: the alarm's time is not known: look it up on Manager for where to read",
+        f"- {unknown}: read {log} of its host from one hour before to one hour after it",
+        f"- {unknown}: the impact is felt at the latest 50 minutes after it: {because}",
     ]
+
+
+def test_a_run_s_part_in_a_shared_ticket() -> None:
+    """In few lines: how it ended, where the rest is and by which SHA-256, the impact, and until when it is not felt."""
+    raised = datetime(2026, 7, 1, 7, 45, tzinfo=UTC)
+    trail = Trail(Case(cluster="prod-1", alarm_id="12110", dry_run=False))
+    trail.end(
+        trail.found([Alarm(alarm_id="12110", location="HostName=node-1", occurred=raised)]), Outcome.REFUSED, step="3"
+    )
+    page = replace(SHORT, log="/var/log/meta.log", felt_within=timedelta(minutes=50), felt_because="keys live an hour")
+    assert brief(trail, page, "http://prefect.example/runs/1") == (
+        f"""\
+## prod-1: REFUSED
+
+Flow run: http://prefect.example/runs/1
+
+SHA-256 of what happened, line by line: {digest(trail)}
+
+Impact while ALM-12110 is active: jobs fail.
+
+- node-1: `1 REFUSED`
+- node-1: read /var/log/meta.log from 2026-07-01 06:45 to 2026-07-01 08:45 UTC, an hour around the alarm
+- node-1: the impact is felt at the latest at 2026-07-01 08:35 UTC: keys live an hour
+"""
+    )
 
 
 def test_the_digest_is_that_of_the_record() -> None:
@@ -265,7 +293,7 @@ def test_no_field_of_others_breaks_out_of_the_steps(text: str) -> None:
     (about,) = trail.found([alarm(f"x{text}", "17")])
     trail.answered("2", [Answer(host=about.host, value="n", seen=text * 3, at=AT)], [about])
     trail.stop(Outcome.ERROR, text)
-    written = report(trail, SHORT, "", drawn=True).partition("## The page's steps")[2].partition("## What happened")[0]
+    written = drawn_report(trail, SHORT, "").partition("## The page's steps")[2].partition("## What happened")[0]
     tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(written)
     inline = [child.type for token in tokens for child in token.children or []]
     assert set(inline) <= {"text", "text_special"}

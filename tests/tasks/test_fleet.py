@@ -128,6 +128,7 @@ async def test_a_block_that_cannot_be_used_does_not_hide_the_others(client: Pref
         "wrong": "manager.cluster_number: Input should be greater than or equal to 1; "
         "mode: Input should be 'observe', 'approve' or 'auto'"
     }
+    assert fleet.broken_ids == {"wrong": "c"}
 
 
 async def test_a_server_that_does_not_answer_is_told() -> None:

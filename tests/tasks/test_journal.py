@@ -250,6 +250,26 @@ async def test_what_another_process_learned_meanwhile_counts() -> None:
             await step(CASE)
 
 
+async def test_a_process_that_was_taken_over_teaches_nothing() -> None:
+    """What a segment comes to after another one of its run has gone on counts for itself alone."""
+    done: list[int] = []
+
+    @once("")
+    async def step(case: Case) -> int:
+        done.append(len(done) + 1)
+        if done == [1]:
+            await noted(CASE, let_go)
+            async with holding("17"):  # it goes on elsewhere, and waits by now
+                await noted(CASE, let_go)
+        return done[-1]
+
+    async with holding("17"):
+        first = await step(CASE)
+    async with holding("17"):
+        second = await step(CASE)
+    assert (first, second, [value for _, _, value in await learned()]) == (1, 2, ['{"value": 2}'])
+
+
 async def test_what_a_run_first_saw_stays() -> None:
     """What the run found in the ledger when it took its episode, and when, is the same whenever it is begun anew."""
     async with holding("17") as mine:
@@ -315,6 +335,7 @@ RETURNED: dict[str, list[Any]] = {
     "look_at_cluster": [[], ANSWERS],
     "agreement": [Agreement(go=True), Agreement(done_by="Ada", deeds=tuple(DEEDS))],
     "agency_is_bound": ANSWERS,
+    "nothing_to_bind": [None, *DEEDS],
     "nodes_to_bind": [(), (NODE, Node(host="node-2")), *DEEDS],
     "bind_node": DEEDS,
     "agency_update_ended": DEEDS,

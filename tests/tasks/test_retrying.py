@@ -12,6 +12,7 @@ from tasks.errors import (
     CannotTell,
     ConfigurationError,
     DryRun,
+    EndNotSeen,
     LedgerUnavailable,
     LoginSuspended,
     NotAuthorized,
@@ -33,7 +34,17 @@ from tasks.retrying import DEFAULT_DELAYS, configured, delays, may_pass
 
 PASS = (Unreachable, ServerTrouble, Throttled)
 STAY = (Untrusted, RemoteError, Rejected, NotAuthorized, NotOffered, SessionLost, LoginSuspended, OutcomeUnknown)
-OURS = (RunbookError, ConfigurationError, UnknownCluster, LedgerUnavailable, CannotTell, Refused, DryRun, StepFailed)
+OURS = (
+    RunbookError,
+    ConfigurationError,
+    UnknownCluster,
+    LedgerUnavailable,
+    CannotTell,
+    Refused,
+    DryRun,
+    StepFailed,
+    EndNotSeen,
+)
 ERRORS: list[tuple[BaseException, bool]] = [
     *((kind("ECS GET x", "why"), True) for kind in PASS),
     *((kind("ECS GET x", "why"), False) for kind in STAY),

@@ -17,9 +17,11 @@ from tasks.deliveries import deliver
 from tasks.errors import ConfigurationError
 from tasks.ledger.database import Ledger
 from tasks.ledger.outbox import Filing, file
+from tasks.ledger.ticket_life import incident_of
 from tasks.ledger.ticket_tables import ChangeRow, TicketRow
 from tasks.ticket_files import id_of, tickets
 from tasks.ticket_systems import LOCAL, System, TicketSystem, system_of
+from tasks.tickets import incident, tell
 from tests.tickets.servers import HandClock, Store, Wire, request_tracker_app, webhook_app
 
 pytestmark = pytest.mark.anyio
@@ -150,6 +152,18 @@ async def test_files_of_the_machine_are_told_the_same(ledger: Ledger, clock: Han
         assert await send(each) == id_of("t")
     (ticket,) = tickets()
     assert (ticket.body, ticket.state, ticket.change) == ("gone\n\n---\n\nEarlier:\n\nsecond", "resolved", 3)
+
+
+async def test_an_incident_is_told_before_what_belongs_to_it(ledger: Ledger, runbooks_home: Path) -> None:
+    """Written down together they are delivered at once, and the ticket says which incident it is part of."""
+    child = Filing("t", "title", "report", source="run-1", system="", part_of=incident_of("b"))
+    filed = await tell(child, incident("b", "why"))
+    found = {each.correlation: each.body.partition("\n\n")[0] for each in tickets()}
+    assert found == {
+        "t": f"Part of incident {id_of(incident_of('b'))}.",
+        incident_of("b"): "# Incident: many clusters alarm together",
+    }
+    assert filed.key == id_of("t")
 
 
 # The desk of the intake

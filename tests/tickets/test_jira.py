@@ -1,15 +1,21 @@
 """Jira takes what it is told, once, and every request is one that its published schema allows."""
 
 import logging
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
+from prefect.logging import disable_run_logger
 from starlette.applications import Starlette
 
+from flows.pages import PAGES
 from tasks.clients.jira import LONGEST_TEXT, document, jira
 from tasks.clients.ticketing import Account, Change
 from tasks.errors import OutcomeUnknown, Rejected
+from tasks.evidence import digest, report
+from tasks.models import Alarm, Answer, Case, Outcome
+from tasks.trail import Trail
 from tests.tickets.jira_server import PROJECT, jira_app, words
 from tests.tickets.servers import HandClock, Store
 
@@ -80,10 +86,20 @@ def test_a_report_is_a_document() -> None:
 
 
 async def test_a_text_that_is_too_long_is_cut_and_says_so(store: Store) -> None:
-    """A text longer than Jira takes ends where it was cut, with a sentence that says so."""
-    await jira(at(jira_app(store)), change(1, "file", "x" * 50_000))
-    end = "(cut here: the rest is in the run's report)"
-    assert (len(store.tickets[0].text), store.tickets[0].text.endswith(end)) == (LONGEST_TEXT, True)
+    """A report longer than Jira takes ends with a sentence that says so, and holds where the rest is and its digest."""
+    at_eight = datetime(2026, 7, 1, 8, tzinfo=UTC)
+    with disable_run_logger():
+        trail = Trail(Case(cluster="prod-1", alarm_id="12110", dry_run=False, comment="on call"))
+    alarms = [Alarm(alarm_id="12110", location=f"HostName=node-{n}", occurred=at_eight) for n in range(200)]
+    said = [Answer(host=alarm.host, value="y", seen="word " * 50, at=at_eight) for alarm in trail.found(alarms)]
+    trail.answered("2", said, alarms)
+    trail.end(alarms, Outcome.ESCALATE, step="7")
+    link = "http://prefect.example/runs/1"
+    await jira(at(jira_app(store)), change(1, "file", report(trail, PAGES["12110"], link)))
+    text, end = store.tickets[0].text, "(cut here: the rest is in the run's report)"
+    assert (len(text) <= LONGEST_TEXT, text.endswith(end)) == (True, True)
+    top = [f"Flow run: {link}", f"SHA-256 of what happened, line by line: {digest(trail)}"]
+    assert [line for line in text.splitlines() if line][3:6] == [*top, "Comment of who started the run: on call"]
 
 
 async def test_issues_are_linked_once(store: Store) -> None:
