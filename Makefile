@@ -4,7 +4,7 @@ PYTHON ?= python3
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 
-.PHONY: help demo test test-fast crash lint lock bench bench-intake bench-waits bench-sweep
+.PHONY: help demo test test-fast crash endurance lint lock bench bench-intake bench-waits bench-sweep
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -28,6 +28,10 @@ test-fast: .venv/ready ## the tests that need neither a Prefect server nor a pro
 
 crash: .venv/ready ## kill the worker at every message of every scenario (hours; POINTS=200: half an hour); needs PostgreSQL
 	@.venv/bin/python -m tests.crash.matrix $(if $(POINTS),--points $(POINTS)) $(if $(JSON),--json $(JSON))
+
+endurance: .venv/ready ## 1,000 races of runs for one cluster, 10,000 faulty calls to each kind of ticket system (quarter of an hour)
+	@RUNBOOKS_INTERLEAVINGS=1000 FAULTY_CALLS=10000 .venv/bin/pytest -n 2 --timeout 3600 --durations=5 \
+		tests/tasks/test_interleavings.py tests/tickets/test_faulty_calls.py
 
 lint: .venv/ready ## ruff and mypy --strict
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy

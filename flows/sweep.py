@@ -26,8 +26,8 @@ from tasks.sweep.work import Order, at_work
     result_storage=Path(gettempdir()),  # nothing is kept there; without a word Prefect asks its server
 )
 async def sweep(
-    select: Annotated[list[str] | None, Field(json_schema_extra={"position": 0})] = None,
-    remediate: Annotated[bool, Field(json_schema_extra={"position": 1})] = False,
+    select: Annotated[list[str] | None, Field(json_schema_extra={"title": "Select"})] = None,
+    remediate: Annotated[bool, Field(json_schema_extra={"title": "Remediate"})] = False,
 ) -> State[Any]:
     """Hold every cluster against the checks, and change nothing. An active ALM-12110 nobody told of gets its run.
 

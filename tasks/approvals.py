@@ -12,7 +12,7 @@ from tasks.bindings import somebody_s_change
 from tasks.blocks import Cluster
 from tasks.claims import holds, looked_up
 from tasks.connections import Connection, connected
-from tasks.errors import Refused, RemoteError
+from tasks.errors import ConfigurationError, Refused, RemoteError
 from tasks.gates import STEP_OF, Action, kept_from, may_change
 from tasks.journal import once
 from tasks.ledger.approval_tables import Approval
@@ -60,10 +60,11 @@ async def agreement(case: Case, action: Action, alarms: Sequence[Alarm], so_far:
         change = _Change(case, connection, action, alarms)
         asked, again = await change.asked("by hand") or await change.asked("approve"), ""
         try:
-            if asked is not None and (decision := await answer_to(case, asked)):
-                return await _decided(change, decision)
-        except Refused as error:
-            again = f"{error}; "
+            decision = await answer_to(case, asked) if asked else None
+        except ConfigurationError as error:
+            decision, again = None, f"{error}; "
+        if decision:
+            return await _decided(change, decision)
         try:
             why = await needs_a_person(case, connection, action)
             if not why and asked is None:

@@ -24,7 +24,7 @@ from tasks import timing
 from tasks.artifacts import publish_open_episodes
 from tasks.claims import noted
 from tasks.clients.http import on_this_machine
-from tasks.errors import Refused
+from tasks.errors import ConfigurationError
 from tasks.forms import WHAT, action_of, form_of, said, words
 from tasks.ledger.approval_tables import Approval
 from tasks.ledger.approving import Decision, decide, put
@@ -79,7 +79,7 @@ async def answer_to(case: Case, asked: Approval) -> Decision | None:
     """What was decided, in the ledger or by the form that the run came back from; None: nothing yet.
 
     Raises:
-        Refused: the form says what cannot be taken: the question is to be put again.
+        ConfigurationError: the form says what cannot be taken: the question is to be put again.
     """
     if asked.decision:
         return _decision(asked)
@@ -88,7 +88,7 @@ async def answer_to(case: Case, asked: Approval) -> Decision | None:
         answer = await _filled_in(case, asked)
     except ValidationError as error:
         if asked.expires > now:
-            raise Refused(f"the answer was not taken ({faults_of(error)})") from error
+            raise ConfigurationError(f"the answer was not taken ({faults_of(error)})") from error
     if answer is None and asked.expires > now:
         return None
     late = Decision("expired", "nobody", "the answer came too late" if answer else "the time is over")

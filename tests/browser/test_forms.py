@@ -6,7 +6,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.browser.person import FIELDS, PATIENCE, Person
-from tests.browser.stand import Played
+from tests.browser.stand import CLUSTERS, Played
 from tests.crash.stand import until
 
 pytestmark = [pytest.mark.server, pytest.mark.anyio, pytest.mark.xdist_group("browser"), pytest.mark.timeout(600)]
@@ -125,3 +125,18 @@ async def test_a_waiting_run_can_be_cancelled(person: Person, site: Played) -> N
 
     await until(filed)
     assert site.changes("datalake") == []
+
+
+async def test_a_sweep_whose_form_is_left_as_it_is(person: Person, site: Played) -> None:
+    """A person who starts `sweep/now` and fills nothing in gets the whole fleet swept, and nothing is changed."""
+    # The last test: what a sweep finds has runs from now on.
+    before = {name: site.changes(name) for name in CLUSTERS}
+    await person.opens_the_form("sweep", "now", "Remediate")
+    await person.takes_a_picture("sweep-form", person.page.get_by_role("main"))
+    await person.page.get_by_role("button", name="Submit").click()
+    await person.page.get_by_role("link", name="View run").click()
+    await person.sees_the_state("FINDINGS")
+    await person.reads_the_message(re.compile(f" on [1-9] of {len(CLUSTERS)} clusters"))
+    assert {name: site.changes(name) for name in CLUSTERS} == before
+    await person.page.get_by_role("tab", name="Artifacts").click()
+    await person.takes_a_picture("sweep-artifacts", person.page.get_by_role("main"))

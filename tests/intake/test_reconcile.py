@@ -366,7 +366,7 @@ async def test_a_holder_that_died_is_scheduled_again(story: Story, acted: bool) 
     assert await story.state_of(run) == "Scheduled"
     assert ([each.id for each in await story.runs()], tickets()) == ([run.id], [])
     again = await story.held(run, lease_ended=False)
-    assert (again.episode, again.token, again.attempt) == (first.episode, 2, first.attempt)
+    assert (again.episode, again.token, again.attempt) == (first.episode, 3, first.attempt)
     assert await story.reconciled() == ("running", 1, 2, "")
 
 
@@ -399,7 +399,7 @@ async def test_a_run_that_died_waiting_is_scheduled_again(story: Story) -> None:
     assert await story.reconciled(ahead=BEGINNING + timedelta(seconds=1)) == ("waiting", 1, 2, "")
     assert await story.state_of(run) == "Scheduled"
     again = await story.held(run, lease_ended=False)
-    assert (again.token, again.attempt, tickets()) == (2, first.attempt, [])
+    assert (again.token, again.attempt, tickets()) == (3, first.attempt, [])
 
 
 @pytest.mark.server
