@@ -165,7 +165,7 @@ async def test_what_the_schema_forbids_is_refused(store: Store) -> None:
         ("POST", "issueLink", {"type": {"name": "Relates"}, "inwardIssue": {"key": "OPS-1"}}),
         ("GET", "issue/OPS-1/comment?orderBy=oldest", None),
         ("GET", "issue/OPS-1/comment?page=1", None),
-        ("PATCH", "issue/OPS-1", {}),
+        ("POST", "issue/OPS-1", {}),
     ]
     transport = httpx.ASGITransport(jira_app(store))
     async with httpx.AsyncClient(transport=transport, base_url="http://jira/rest/api/3/") as client:
