@@ -158,8 +158,13 @@ async def episode_of(session: AsyncSession, about: str) -> Episode:
     """
     found = await last_episode(session, about)
     if found is None:
-        raise ConfigurationError(f"the ledger knows no cluster and no episode {about!r}: `runbooks status` shows them")
+        raise nothing_known(about)
     return found
+
+
+def nothing_known(about: str) -> ConfigurationError:
+    """There is no such episode, and no such cluster."""
+    return ConfigurationError(f"the ledger knows no cluster and no episode {about!r}: `runbooks status` shows them")
 
 
 async def last_episode(session: AsyncSession, about: str) -> Episode | None:

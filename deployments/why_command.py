@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from deployments.ending import run_until_ended
-from deployments.evidence_commands import episode_of, last_episode
+from deployments.evidence_commands import last_episode, nothing_known
 from deployments.status_commands import MOMENT, Now, stopped
 from deployments.terminal import console, say
 from tasks.errors import ConfigurationError, UnknownCluster, Unreachable
@@ -49,7 +49,7 @@ async def _why(about: str) -> int:
         now = Now([], await brakes(session), await open_breaker(session))
         if episode is None:
             if not await _is_known(session, about):
-                await episode_of(session, about)  # says so
+                raise nothing_known(about)
             say(out, "cluster", Text(f"{about}: no episode yet: no alarm that has a runbook was told of it"))
             stopped(out, now)
             return 0

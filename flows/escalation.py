@@ -13,12 +13,12 @@ from prefect.utilities.urls import url_for
 from flows.pages import PAGES
 from tasks.alarms import cleared_meanwhile
 from tasks.claims import broke_off, goes_on_elsewhere
-from tasks.evidence import Page, brief, report
-from tasks.handover import broken_off
+from tasks.evidence import Page, brief
+from tasks.handover import broken_off, filing_of
 from tasks.ledger.outbox import Filing
 from tasks.ledger.ticket_life import incident_of
 from tasks.models import Alarm, Case, Outcome
-from tasks.record import NEEDS_A_PERSON, WHOLE_CLUSTER
+from tasks.record import WHOLE_CLUSTER
 from tasks.recorded import Recorded, nothing_recorded
 from tasks.tickets import Ticket, file_ticket, incident, join_incident, tell
 from tasks.trail import Trail
@@ -55,18 +55,14 @@ async def ticket_for(trail: Trail, page: Page) -> Ticket | None:
 
 
 def _filing(trail: Trail, page: Page, link: str) -> Filing:
-    """What a person is to be told of this run, and of which hosts' alarms."""
-    needing = [host for host, end in trail.ends.items() if end.outcome in NEEDS_A_PERSON and host in trail.alarms]
     incidents = sorted(trail.incidents.values())
-    return Filing(
-        trail.subject,
-        f"ALM-{page.alarm_id} {trail.case.cluster}: {trail.outcome}",
-        report(trail, page, link),
+    return filing_of(
+        trail,
+        page,
+        link,
+        subject=trail.subject,
         source=trail.case.run,
-        cluster=trail.case.cluster,
-        alarm_id=trail.case.alarm_id,
         episode=trail.earlier.episode if trail.earlier else "",
-        hosts=[host for host in needing if trail.alarms[host].host],
         part_of=incident_of(incidents[0]) if incidents else "",
     )
 

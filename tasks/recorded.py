@@ -21,7 +21,7 @@ class Recorded:
         outcome: the word with which the run is over.
         episode: its id; empty: the run had none.
         link: the flow run in the Prefect UI, may be empty; `run` is its id.
-        runs: how often a run of it was begun; `acted`: it may have changed something.
+        acted: it may have changed something.
         unseen: changes that were begun and not seen to their end, a sentence each.
         alarms: host name -> its last alarm; `ends` how its part ended, and the last step that was come to.
         traces: host name -> the trace that the page has left, else how far it came: no answer is invented.
@@ -34,7 +34,6 @@ class Recorded:
     episode: str = ""
     link: str = ""
     run: str = ""
-    runs: int = 0
     acted: bool = True
     unseen: Sequence[str] = ()
     alarms: Mapping[str, Alarm] = field(default_factory=dict)
@@ -92,7 +91,6 @@ async def recorded(session: AsyncSession, episode: Episode, outcome: Outcome, *,
         outcome,
         episode=episode.id,
         link=episode.link,
-        runs=episode.runs,
         acted=acted,
         unseen=[
             f"step {intent.step}, {intent.target}: begun at {intent.at:%Y-%m-%d %H:%M:%S} UTC, not seen to its end"

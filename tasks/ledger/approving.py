@@ -12,6 +12,14 @@ from tasks.ledger.episodes import Holding
 from tasks.ledger.lifecycle import OPEN
 from tasks.ledger.tables import Episode
 
+# What a person is being asked: undecided, of an open episode, and of the run that holds it.
+ASKED = (
+    Approval.episode_id == Episode.id,
+    Approval.run == Episode.holder,
+    Approval.decision == "",
+    Episode.state.in_(OPEN),
+)
+
 Question = Literal["approve", "by hand"]
 Decided = Literal["approved", "rejected", "expired", "done", "could not"]
 
@@ -62,9 +70,7 @@ async def decide(session: AsyncSession, question: Approval, decision: Decision, 
 
 async def open_questions(session: AsyncSession) -> list[Approval]:
     """What persons are being asked, of episodes that are open, the oldest first."""
-    asked = select(Approval).join(Episode, Episode.id == Approval.episode_id)
-    mine = asked.where(Approval.decision == "", Episode.state.in_(OPEN), Episode.holder == Approval.run)
-    return list((await session.scalars(mine.order_by(Approval.asked))).all())
+    return list((await session.scalars(select(Approval).where(*ASKED).order_by(Approval.asked))).all())
 
 
 async def answered(session: AsyncSession) -> list[Approval]:

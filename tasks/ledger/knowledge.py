@@ -9,6 +9,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks.ledger.approval_tables import Approval
+from tasks.ledger.approving import ASKED
 from tasks.ledger.lifecycle import OPEN
 from tasks.ledger.receiving import intakes_alive
 from tasks.ledger.tables import Cluster, Episode, Occurrence, Poll, SourceRow, Wait
@@ -150,17 +151,7 @@ async def _overdue(session: AsyncSession, ids: Collection[str], now: datetime) -
     for wait, episode in (await session.execute(mine)).all():
         words = f"the wait at step {wait.step} of episode {episode.id} is over since {wait.deadline:{MOMENT}} UTC"
         found[episode.cluster_id].append(words)
-    asked = (
-        select(Approval, Episode)
-        .join(Episode, Episode.id == Approval.episode_id)
-        .where(
-            Episode.cluster_id.in_(ids),
-            Approval.decision == "",
-            Approval.expires < now - SETTLING,
-            Episode.state.in_(OPEN),
-            Episode.holder == Approval.run,
-        )
-    )
+    asked = select(Approval, Episode).where(*ASKED, Episode.cluster_id.in_(ids), Approval.expires < now - SETTLING)
     for approval, episode in (await session.execute(asked)).all():
         what = f"the question at step {approval.step} of episode {episode.id}"
         found[episode.cluster_id].append(f"{what} is undecided, its time is over since {approval.expires:{MOMENT}} UTC")

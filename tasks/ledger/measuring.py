@@ -19,6 +19,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks.ledger.approval_tables import Approval
+from tasks.ledger.approving import ASKED
 from tasks.ledger.evidence_tables import EvidenceRow
 from tasks.ledger.fleet_tables import MeasuredRow
 from tasks.ledger.lifecycle import OPEN
@@ -77,9 +78,7 @@ async def open_now(session: AsyncSession, now: datetime) -> OpenNow:
         overdue[cluster, alarm] += deadline < now - OVERDUE
     questions: Counter[tuple[str, ...]] = Counter()
     expired: Counter[tuple[str, ...]] = Counter()
-    asked = select(*place, Approval.expires).join(Approval, Approval.episode_id == Episode.id)
-    asked = asked.where(Approval.decision == "", Episode.state.in_(OPEN), Episode.holder == Approval.run)
-    for cluster, alarm, expires in await session.execute(asked):
+    for cluster, alarm, expires in await session.execute(select(*place, Approval.expires).where(*ASKED)):
         questions[cluster, alarm] += 1
         expired[cluster, alarm] += expires < now - OVERDUE
     return OpenNow(episodes, waits, overdue, questions, expired)

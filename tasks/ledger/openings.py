@@ -8,6 +8,7 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks.ledger.approval_tables import Approval
+from tasks.ledger.approving import ASKED
 from tasks.ledger.lifecycle import OPEN
 from tasks.ledger.tables import Episode, Occurrence, Wait
 
@@ -71,7 +72,7 @@ async def open_episodes(session: AsyncSession, most: int | None = None, *, clust
         most: no more than so many; None: all.
         cluster_id: only of this cluster; None: of all.
     """
-    asked = exists().where(Approval.episode_id == Episode.id, Approval.run == Episode.holder, Approval.decision == "")
+    asked = exists().where(*ASKED)
     open_ = select(Episode).where(Episode.state.in_(OPEN)).order_by(asked.desc(), Episode.opened).limit(most)
     if cluster_id is not None:
         open_ = open_.where(Episode.cluster_id == cluster_id)
@@ -84,7 +85,6 @@ async def open_episodes(session: AsyncSession, most: int | None = None, *, clust
     waiting = [each.id for each in episodes if each.state == "waiting"]
     begun = select(Wait).where(Wait.ended.is_(None), Wait.episode_id.in_(waiting)).order_by(Wait.deadline.desc())
     waits = {each.episode_id: each for each in await session.scalars(begun)}  # of several the one that ends first
-    put = select(Approval).join(Episode, Episode.id == Approval.episode_id)
-    open_questions = put.where(Episode.id.in_(ids), Approval.run == Episode.holder, Approval.decision == "")
-    questions = {each.episode_id: each for each in await session.scalars(open_questions)}
+    put = select(Approval).where(*ASKED, Episode.id.in_(ids))
+    questions = {each.episode_id: each for each in await session.scalars(put)}
     return [Open(each, hosts.get(each.id, []), waits.get(each.id), questions.get(each.id)) for each in episodes]

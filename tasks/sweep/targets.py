@@ -71,7 +71,7 @@ async def chosen(client: PrefectClient, selection: Sequence[str]) -> Chosen:
     clouds, notes = await _clouds(client, fleet, parts)
     if untold := sorted(name for name, meant in broken.items() if meant is None):
         notes.append(f"Blocks that cannot be used, so that nobody can tell whether they are selected: {few(untold)}")
-    if nowhere := _without_a_region(fleet, parts):
+    if nowhere := _without_a_region(fleet, selection):
         notes.append(f"Cloud blocks without a region, whose clusters are in no selection by region: {few(nowhere)}")
     return Chosen(targets, frozenset(known), clouds, notes)
 
@@ -86,10 +86,10 @@ def _is_meant(fleet: Fleet, name: str, parts: Sequence[Part]) -> bool | None:
     return True if all(key in told for key, _ in parts) else None
 
 
-def _without_a_region(fleet: Fleet, parts: Sequence[Part]) -> list[str]:
+def _without_a_region(fleet: Fleet, selection: Sequence[str]) -> list[str]:
     """Cloud blocks of clusters that a selection by region leaves out, for nothing says where they are."""
-    others = [f"{key}={value}" for key, value in parts if key != "region"]
-    if len(others) == len(parts):
+    others = [each for each in selection if pair_of(each)[0] != "region"]
+    if len(others) == len(selection):
         return []
     left = {name for name, block in selected(fleet, others).items() if not block.cloud.region}
     return sorted({fleet.clouds.get(name, name) for name in left})

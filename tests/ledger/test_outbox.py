@@ -48,6 +48,17 @@ async def texts(story: Story) -> list[tuple[int, str, str]]:
     return [change[1:] for change in await story.changes()]
 
 
+async def filed_and_resolved(story: Story, correlation: str) -> None:
+    """A run has filed this ticket about node-1, whose alarm was cleared a minute later: it is resolved."""
+    await story.see(told("raised", "node-1", "1"))
+    holding = await story.hold("run-1")
+    await filed(story, filing(correlation, episode=holding.episode))
+    await story.end(holding, part("node-1", "ESCALATE", "1"), outcome="ESCALATE")
+    story.later(MINUTE)
+    await story.see(told("cleared", "node-1", "1"))
+    assert await follow(story) == [(correlation, "resolved")]
+
+
 # One ticket
 
 
@@ -160,13 +171,7 @@ async def test_a_later_run_s_repair_resolves_it(story: Story) -> None:
 
 async def test_a_ticket_is_opened_again_when_its_alarm_comes_back(story: Story) -> None:
     """An alarm of its hosts within a day opens it again, though a person has it and no run begins; later none does."""
-    await story.see(told("raised", "node-1", "1"))
-    holding = await story.hold("run-1")
-    await filed(story, filing("t", episode=holding.episode))
-    await story.end(holding, part("node-1", "ESCALATE", "1"), outcome="ESCALATE")
-    story.later(MINUTE)
-    await story.see(told("cleared", "node-1", "1"))
-    assert await follow(story) == [("t", "resolved")]
+    await filed_and_resolved(story, "t")
     story.later(MINUTE)
     await story.see(told("raised", "node-2", "2"))
     assert await follow(story) == [("t", "resolved")]
@@ -297,13 +302,7 @@ async def test_a_child_does_not_wait_for_ever(story: Story) -> None:
 
 async def test_a_ticket_waits_for_the_older_one_that_it_follows(story: Story) -> None:
     """A ticket about what an older one was about is held back until that has its name, and then names it."""
-    await story.see(told("raised", "node-1", "1"))
-    first = await story.hold("run-1")
-    await filed(story, filing("old", episode=first.episode))
-    await story.end(first, part("node-1", "ESCALATE", "1"), outcome="ESCALATE")
-    story.later(MINUTE)
-    await story.see(told("cleared", "node-1", "1"))
-    assert await follow(story) == [("old", "resolved")]
+    await filed_and_resolved(story, "old")
     story.later(25 * HOUR)
     await story.close_verified()
     await story.see(told("raised", "node-1", "7"))
