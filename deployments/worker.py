@@ -12,9 +12,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -31,8 +29,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import WorkerFlowRunResponse
-from prefect.exceptions import Abort, InfrastructureNotFound, ObjectNotFound, Pause, PrefectHTTPStatusError
-from prefect.flow_engine import run_flow
+from prefect.exceptions import InfrastructureNotFound, ObjectNotFound, PrefectHTTPStatusError
 from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import (
     PREFECT_API_TLS_INSECURE_SKIP_VERIFY,
@@ -45,6 +42,7 @@ from prefect.settings import (
 from prefect.states import Cancelled
 from prefect.workers.base import BaseJobConfiguration, BaseWorker, BaseWorkerResult
 
+from deployments.segments import Segment, carried_out
 from tasks import timing
 from tasks.claims import cancel_noted
 
@@ -77,27 +75,6 @@ class SegmentResult(BaseWorkerResult):
     """A segment has ended: at a wait, or at the end of its run, whose state tells how."""
 
 
-@dataclass(eq=False)
-class _Segment:
-    run: UUID
-    future: Future[None] | None = None
-    begun: bool = False
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    cancelled: bool = False
-
-
-async def _carried_out(
-    flow: Flow[..., Any], flow_run: FlowRun, worker: asyncio.AbstractEventLoop, segment: _Segment
-) -> None:
-    segment.begun = True
-    try:
-        await run_flow(flow, flow_run=flow_run, return_type="state")  # type: ignore[misc]  # it is async
-    except (Pause, Abort):  # it waits, or its state says that it is over
-        pass
-    finally:
-        worker.call_soon_threadsafe(segment.ended.set)
-
-
 class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
     """See the module."""
 
@@ -108,7 +85,7 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
 
     def __init__(self, work_pool_name: str, **options: Any) -> None:
         super().__init__(work_pool_name, **{**options, "limit": options.get("limit") or LIMIT})
-        self._segments: set[_Segment] = set()
+        self._segments: set[Segment] = set()
         # In a thread of their own: in the main one Prefect takes SIGTERM for a run's own, and breaks it off.
         self._elsewhere = asyncio.new_event_loop()
         self._stopping = False
@@ -129,8 +106,8 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
         """Carry out one segment of the run, here."""
         where = f"{socket.gethostname()}:{os.getpid()}"
         flow = await self._flow_of(flow_run)
-        segment = _Segment(flow_run.id)
-        work = _carried_out(flow, flow_run, asyncio.get_running_loop(), segment)
+        segment = Segment(flow_run.id)
+        work = carried_out(flow, flow_run, asyncio.get_running_loop(), segment)
         segment.future = asyncio.run_coroutine_threadsafe(work, self._elsewhere)
         self._segments.add(segment)
         try:

@@ -18,11 +18,17 @@ from tasks.errors import ConfigurationError, DryRun, LedgerUnavailable, NotOffer
 from tasks.ledger.approving import question_of
 from tasks.ledger.braking import braked, open_breaker, stops, trip_if_shared
 from tasks.ledger.episodes import LEASE, Holding, begin_change
-from tasks.ledger.learning import begun_elsewhere, count_intents, told_of
+from tasks.ledger.learning import begun_elsewhere, count_intents
 from tasks.ledger.observing import raises_of
 from tasks.ledger.tables import Episode, Intent
 from tasks.loading import cluster_block
 from tasks.models import Alarm, Case, Deed, Outcome
+from tasks.preconditions import (
+    alarms_can_be_read,
+    an_alarm_is_active,
+    hosts_are_who_they_seem,
+    nobody_else_is_at_it,
+)
 from tasks.windows import why_not_now
 
 Action = Literal["restart", "rebind"]
@@ -77,13 +83,13 @@ async def may_change(
             await _nobody_stops_it(case)
         if closed := why_not_now(cluster.windows, cluster.freezes, cluster.time_zone, timing.now()):
             raise Refused(closed)
-        await _alarms_can_be_read(case, alarms)
+        await alarms_can_be_read(case, alarms)
         if not begun:
             await have_answered(case, connection, action)
-        await _hosts_are_who_they_seem(connection, alarms)
-        await _nobody_else_is_at_it(connection)
+        await hosts_are_who_they_seem(connection, alarms)
+        await nobody_else_is_at_it(connection)
         if not begun:
-            await _an_alarm_is_active(connection, alarms)
+            await an_alarm_is_active(connection, alarms)
     except LedgerUnavailable as error:
         raise Refused(f"without the ledger nothing is changed: {error}") from error
     except (RemoteError, ConfigurationError) as error:
@@ -164,10 +170,11 @@ async def still_at_once(case: Case, connection: Connection, alarms: Sequence[Ala
 
     Raises:
         Refused: as in `may_change` and `may_go_on`. What was intended is not sent.
+        RemoteError: whether the alarm is active cannot be read. It is not sent either.
     """
     if timing.wall() - since > AT_ONCE:
         if alarms:
-            await _an_alarm_is_active(connection, alarms)
+            await an_alarm_is_active(connection, alarms)
         await may_go_on(case)
 
 
@@ -252,57 +259,3 @@ async def _the_ledger_refuses(
             f"the alarm of {host} was raised {raises} times within the last hour: what is done about it does not last"
         )
     return ""
-
-
-async def _alarms_can_be_read(case: Case, alarms: Sequence[Alarm]) -> None:
-    if any(alarm.reported for alarm in alarms):
-        told = await looked_up(case, told_of) if holds(case) else {}
-        clears = [
-            told[alarm.host].cleared_by for alarm in alarms if alarm.host in told and told[alarm.host].cleared_seen
-        ]
-        if len(clears) == len(alarms):
-            person = "person" in clears
-            by = "by a person" if person else "by Meta"
-            outcome = Outcome.CLEARED_BY_PERSON if person else Outcome.CLEARED
-            raise Refused(f"the alarm was cleared {by} before this step was needed, as a source told", outcome)
-        why = "nothing is changed without that; do it as described below"
-        raise Refused(f"this Manager offers no route to see whether the alarm is still active: {why}", by_hand=True)
-
-
-async def _an_alarm_is_active(connection: Connection, alarms: Sequence[Alarm]) -> None:
-    active = {alarm.host for alarm in await connection.manager.alarms(alarms[0].alarm_id)}
-    if active.intersection(alarm.host for alarm in alarms):
-        return
-    found = [await connection.manager.occurrence(alarm) for alarm in alarms]
-    states = {alarm.status.lower() if alarm else "not listed" for alarm in found}
-    if states == {"auto"}:
-        raise Refused("the alarm was cleared before this step was needed", Outcome.CLEARED)
-    if states <= {"auto", "manual"}:
-        raise Refused("the alarm was cleared by a person before this step was needed", Outcome.CLEARED_BY_PERSON)
-    raise Refused(f"the alarm is no longer active and not cleared either ({', '.join(sorted(states))})")
-
-
-async def _hosts_are_who_they_seem(connection: Connection, alarms: Sequence[Alarm]) -> None:
-    managed = {host.name: host for host in await connection.manager.hosts()}
-    nodes = await connection.mrs.nodes(connection.cluster.cluster_id)
-    for name in (alarm.host for alarm in alarms):
-        host = managed.get(name)
-        if host is None:
-            raise Refused(f"Manager does not know host {name}")
-        servers = [node.server_id for node in nodes if host.ip and node.ip == host.ip]
-        if len(servers) != 1:
-            id_ = connection.cluster.cluster_id
-            ip = host.ip or "none"
-            raise Refused(f"{name} has IP {ip} on Manager; {len(servers)} nodes of cluster {id_} have it, not one")
-        if host.maintenance:
-            raise Refused(f"{name} is in Manager's maintenance mode")
-
-
-async def _nobody_else_is_at_it(connection: Connection) -> None:
-    record = await connection.mrs.cluster(connection.cluster.cluster_id)
-    if record.state != "running":
-        raise Refused(f"the cluster's state is {record.state!r}, not 'running'")
-    if commands := await connection.manager.running_commands():
-        raise Refused(f"Manager is running another command: {', '.join(command.name for command in commands)}")
-    if await connection.mrs.agency_update_running(connection.cluster.cluster_id):
-        raise Refused("MRS is updating the cluster's agency right now")

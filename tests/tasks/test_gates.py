@@ -24,10 +24,6 @@ from tasks.gates import (
     BREAKER,
     STEP_OF,
     Action,
-    _alarms_can_be_read,
-    _an_alarm_is_active,
-    _hosts_are_who_they_seem,
-    _nobody_else_is_at_it,
     intend,
 )
 from tasks.ledger.columns import Table as Base
@@ -36,6 +32,7 @@ from tasks.ledger.episodes import Holding
 from tasks.ledger.tables import Brake, Breaker, Episode, Intent, Occurrence
 from tasks.ledger.tables import Cluster as LedgerCluster
 from tasks.models import Alarm, ClusterRecord, Command, ManagedHost, Node, Outcome
+from tasks.preconditions import alarms_can_be_read, an_alarm_is_active, hosts_are_who_they_seem, nobody_else_is_at_it
 from tests.ledger.conftest import sqlite_with_schema
 from tests.tasks.acting import PROD, a_block, a_case, holding, ledger_at_home
 
@@ -153,16 +150,16 @@ async def test_a_change_needs_an_active_alarm(
     """One active alarm of these hosts, under any serial, is enough; none refuses with what became of them."""
     states = [(each, state) for each, state in zip((A, B), listed.split(), strict=True) if state != "-"]
     rows = tuple(each.model_copy(update={"status": state}) for each, state in states)
-    assert await said(_an_alarm_is_active(connection_to(World(active=tuple(active), listed=rows)), [A, B])) == refusal
+    assert await said(an_alarm_is_active(connection_to(World(active=tuple(active), listed=rows)), [A, B])) == refusal
 
 
 async def test_a_reported_alarm_is_no_active_alarm() -> None:
     """An alarm known from its source only cannot be read again, so nothing is changed for it, nor for its company."""
     reported, case = alarm("node-1", "1", reported=True), a_case("run-17")
     with pytest.raises(Refused, match="no route to see whether the alarm is still active") as refused:
-        await _alarms_can_be_read(case, [B, reported])
+        await alarms_can_be_read(case, [B, reported])
     assert refused.value.by_hand
-    await _alarms_can_be_read(case, [A, B])
+    await alarms_can_be_read(case, [A, B])
 
 
 def managed(name: str, ip: str, *, maintenance: bool = False) -> ManagedHost:
@@ -209,7 +206,7 @@ async def test_each_host_is_one_machine_for_manager_and_cloud(
     hosts: tuple[ManagedHost, ...], nodes: tuple[Node, ...], words: str | None
 ) -> None:
     """Every alarmed host is known to Manager, has the IP of exactly one node of this cluster, and no maintenance."""
-    found = await said(_hosts_are_who_they_seem(connection_to(World(managed=hosts, nodes=nodes)), [A, B]))
+    found = await said(hosts_are_who_they_seem(connection_to(World(managed=hosts, nodes=nodes)), [A, B]))
     assert found == (words and (words, Outcome.REFUSED))
 
 
@@ -229,7 +226,7 @@ async def test_each_host_is_one_machine_for_manager_and_cloud(
 )
 async def test_nobody_else_is_at_work_on_the_cluster(world: World, words: str | None) -> None:
     """The cluster is `running`, Manager runs no command and MRS no agency update; anything else refuses."""
-    assert await said(_nobody_else_is_at_it(connection_to(world))) == (words and (words, Outcome.REFUSED))
+    assert await said(nobody_else_is_at_it(connection_to(world))) == (words and (words, Outcome.REFUSED))
 
 
 Before = Callable[[Holding, datetime], Sequence[Base]]
