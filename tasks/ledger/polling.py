@@ -160,6 +160,6 @@ async def open_unread(
     return episode
 
 
-def _active(cluster_ids: Collection[str]) -> Select[Occurrence]:
+def _active(cluster_ids: Collection[str]) -> Select[tuple[Occurrence]]:
     mine = select(Occurrence).where(Occurrence.cluster_id.in_(cluster_ids), Occurrence.cleared_seen.is_(None))
     return mine.order_by(Occurrence.first_seen)
