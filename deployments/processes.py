@@ -42,6 +42,9 @@ async def python_process(
         or f"sqlite+aiosqlite:///{folder / 'prefect' / 'prefect.db'}",
         # Marking hundreds of runs Late at the same time locks SQLite for minutes, and nothing can be started meanwhile.
         "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": str(bool(database)).lower(),
+        # Else the server writes each state of each task in a transaction of its own.
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "50",
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_WORKER_QUERY_SECONDS": "1",
