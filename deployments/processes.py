@@ -16,6 +16,14 @@ from tasks.errors import StepFailed
 
 NO_PROXY = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
 HEALTHY_WITHIN = 120.0
+ON_POSTGRESQL = {
+    # Connections beyond these are made anew for each request.
+    "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_SIZE": "20",
+    # In a storm hundreds of runs wait their turn, and to mark them Late takes a tenth of the server's time.
+    "PREFECT_API_SERVICES_LATE_RUNS_AFTER_SECONDS": "300",
+}
+# There marking them locks the database for minutes, and nothing can be started meanwhile.
+ON_SQLITE = {"PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false"}
 
 
 @asynccontextmanager
@@ -40,13 +48,12 @@ async def python_process(
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": database
         or f"sqlite+aiosqlite:///{folder / 'prefect' / 'prefect.db'}",
-        # Marking hundreds of runs Late at the same time locks SQLite for minutes, and nothing can be started meanwhile.
-        "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": str(bool(database)).lower(),
         # Else the server writes each state of each task in a transaction of its own.
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "50",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
+        **(ON_POSTGRESQL if database else ON_SQLITE),
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_WORKER_PREFETCH_SECONDS": "1",
         "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.5",

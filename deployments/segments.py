@@ -17,6 +17,7 @@ class Segment:
     """What this worker has at work: `ended` is set when it is through, `begun` when it was ever entered."""
 
     run: UUID
+    loop: asyncio.AbstractEventLoop
     future: Future[None] | None = None
     begun: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)

@@ -48,6 +48,7 @@ from tasks import timing
 from tasks.claims import cancel_noted
 
 LIMIT = 16  # segments at the same time, unless told otherwise
+LOOPS = 4  # Prefect holds up a segment's whole loop when it begins and ends to watch for a suspension, 0.1 s each
 MOST_AT_ONCE = 200  # that Prefect tells of
 CANCELLED_EVERY = 2.0
 EACH_SECOND = 1.0
@@ -88,8 +89,8 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
     def __init__(self, work_pool_name: str, **options: Any) -> None:
         super().__init__(work_pool_name, **{**options, "limit": options.get("limit") or LIMIT})
         self._segments: set[Segment] = set()
-        # In a thread of their own: in the main one Prefect takes SIGTERM for a run's own, and breaks it off.
-        self._elsewhere = asyncio.new_event_loop()
+        # In threads of their own: in the main one Prefect takes SIGTERM for a run's own, and breaks it off.
+        self._loops = [asyncio.new_event_loop() for _ in range(LOOPS)]
         self._stopping = False
         self._flows: dict[str, Flow[..., Any]] = {}
         self._entrypoints: dict[UUID, tuple[float, str]] = {}
@@ -108,9 +109,9 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
         """Carry out one segment of the run, here."""
         where = f"{socket.gethostname()}:{os.getpid()}"
         flow = await self._flow_of(flow_run)
-        segment = Segment(flow_run.id)
+        segment = Segment(flow_run.id, min(self._loops, key=self._at_work))
         work = carried_out(flow, flow_run, asyncio.get_running_loop(), segment)
-        segment.future = asyncio.run_coroutine_threadsafe(work, self._elsewhere)
+        segment.future = asyncio.run_coroutine_threadsafe(work, segment.loop)
         self._segments.add(segment)
         try:
             await asyncio.wrap_future(segment.future)
@@ -124,6 +125,9 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
         finally:
             self._segments.remove(segment)
         return SegmentResult(status_code=0, identifier=where)
+
+    def _at_work(self, loop: asyncio.AbstractEventLoop) -> int:
+        return sum(segment.loop is loop for segment in self._segments)
 
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
         """As many runs as there are places for. Prefect's own asks for all that are due, each second."""
@@ -236,8 +240,9 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
             self._stopping = True
             told.set()
 
-        thread = threading.Thread(target=self._elsewhere.run_forever, name="segments", daemon=True)
-        thread.start()
+        threads = [threading.Thread(target=each.run_forever, name="segments", daemon=True) for each in self._loops]
+        for thread in threads:
+            thread.start()
         for each in STOPS:
             loop.add_signal_handler(each, stop)  # instead of Prefect's own, which cancels what runs in this process
         working = asyncio.create_task(self._work(run_once, with_healthcheck, printer))
@@ -259,8 +264,9 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
         finally:
             for task in (working, watching, stopping):
                 task.cancel()
-            self._elsewhere.call_soon_threadsafe(self._elsewhere.stop)
-            thread.join()
+            for segments, thread in zip(self._loops, threads, strict=True):
+                segments.call_soon_threadsafe(segments.stop)
+                thread.join()
 
     async def _work(self, run_once: bool, with_healthcheck: bool, printer: Callable[..., None]) -> None:
         """As every worker, but it looks for work each second unless told otherwise: alarms wait for it.
