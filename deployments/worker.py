@@ -43,6 +43,7 @@ from prefect.settings import (
 from prefect.states import Cancelled
 from prefect.workers.base import BaseJobConfiguration, BaseWorker, BaseWorkerResult
 
+from deployments.ending import collect_less
 from deployments.segments import Segment, carried_out
 from tasks import timing
 from tasks.claims import cancel_noted
@@ -245,6 +246,7 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
             thread.start()
         for each in STOPS:
             loop.add_signal_handler(each, stop)  # instead of Prefect's own, which cancels what runs in this process
+        collect_less()
         working = asyncio.create_task(self._work(run_once, with_healthcheck, printer))
         watching = asyncio.create_task(self._stop_cancelled())
         stopping = asyncio.create_task(told.wait())
