@@ -23,11 +23,13 @@ UNREADABLE_INSTANCES: list[tuple[dict[str, Any], str]] = [
     ({"host-unlisted": {}}, "1 CANNOT-TELL"),
     ({"host-down": {}}, "1 REFUSED"),
 ]
+# All that the cloud's API names but `running`, and one that it does not.
+STATES = ("starting", "terminated", "failed", "abnormal", "terminating", "frozen", "scaling-out", "scaling-in", "")
 CLOSED_GATES: list[tuple[dict[str, Any], str]] = [
     ({"maintenance": {}}, "1 2n REFUSED"),
     ({"command-running": {}}, "1 2n REFUSED"),
     ({"agency-updating": {}}, "1 2n REFUSED"),
-    *[({"cluster-state": {"value": value}}, "1 2n REFUSED") for value in ("abnormal", "frozen", "scaling-in", "")],
+    *[({"cluster-state": {"value": value}}, "1 2n REFUSED") for value in STATES],
 ]
 UNCLEAR_AGENCIES: list[tuple[dict[str, Any], str]] = [
     ({"record-absent": {}}, "1 2y 4 CANNOT-TELL"),
@@ -35,6 +37,7 @@ UNCLEAR_AGENCIES: list[tuple[dict[str, Any], str]] = [
     ({"agency-deleted": {}}, "1 2y 4 5n REFUSED"),
     ({"agency-untrusted": {}}, "1 2y 4 5n REFUSED"),
     ({"agency-expired": {}}, "1 2y 4 5n REFUSED"),
+    *[({"cluster-state": {"value": value}}, "1 2y 4 5n REFUSED") for value in STATES],
 ]
 
 
@@ -60,7 +63,7 @@ async def test_a_crashed_instance_is_not_restarted_when(world: Worlds, faults: d
 
 @pytest.mark.parametrize(("faults", "trace"), UNCLEAR_AGENCIES)
 async def test_an_unbound_cluster_is_not_bound_when(world: Worlds, faults: dict[str, Any], trace: str) -> None:
-    """Unless nodes and record agree that nothing is bound, and the agency is usable, nothing is bound."""
+    """Unless nodes and record agree that nothing is bound, the agency is usable and the cluster runs, nothing is bound."""
     async with world() as cluster:
         cluster.breaks("unbound")
         cluster.raises_the_alarm()
