@@ -32,10 +32,14 @@ def serve_until_told(work: Coroutine[Any, Any, None]) -> None:
         run_until_ended(work)
 
 
-def collect_less() -> None:
+def collect_less(young: int = 50_000, older: int = 20) -> None:
     """Make the garbage collector of a process that has started up walk less, and less often.
 
     Else each full collection walks all of Prefect, and everything stands still for a tenth of a second.
+
+    Args:
+        young: so many new objects are walked at a time.
+        older: each so many walks those that have outlived one are walked, and each so many of these walks all of them.
     """
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    gc.set_threshold(young, older, older)

@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import socket
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -44,12 +43,12 @@ from prefect.states import Cancelled
 from prefect.workers.base import BaseJobConfiguration, BaseWorker, BaseWorkerResult
 
 from deployments.ending import collect_less
-from deployments.segments import Segment, carried_out
+from deployments.segments import Loops, Segment, carried_out
 from tasks import timing
 from tasks.claims import cancel_noted
 
 LIMIT = 16  # segments at the same time, unless told otherwise
-LOOPS = 4  # Prefect holds up a segment's whole loop when it begins and ends to watch for a suspension, 0.1 s each
+GARBAGE = (10_000, 10)  # of `collect_less`: what a handful of segments leaves behind is soon collected
 MOST_AT_ONCE = 200  # that Prefect tells of
 CANCELLED_EVERY = 2.0
 EACH_SECOND = 1.0
@@ -90,8 +89,7 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
     def __init__(self, work_pool_name: str, **options: Any) -> None:
         super().__init__(work_pool_name, **{**options, "limit": options.get("limit") or LIMIT})
         self._segments: set[Segment] = set()
-        # In threads of their own: in the main one Prefect takes SIGTERM for a run's own, and breaks it off.
-        self._loops = [asyncio.new_event_loop() for _ in range(LOOPS)]
+        self._loops = Loops()
         self._stopping = False
         self._flows: dict[str, Flow[..., Any]] = {}
         self._entrypoints: dict[UUID, tuple[float, str]] = {}
@@ -110,7 +108,7 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
         """Carry out one segment of the run, here."""
         where = f"{socket.gethostname()}:{os.getpid()}"
         flow = await self._flow_of(flow_run)
-        segment = Segment(flow_run.id, min(self._loops, key=self._at_work))
+        segment = Segment(flow_run.id, self._loops.idlest(self._segments))
         work = carried_out(flow, flow_run, asyncio.get_running_loop(), segment)
         segment.future = asyncio.run_coroutine_threadsafe(work, segment.loop)
         self._segments.add(segment)
@@ -126,9 +124,6 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
         finally:
             self._segments.remove(segment)
         return SegmentResult(status_code=0, identifier=where)
-
-    def _at_work(self, loop: asyncio.AbstractEventLoop) -> int:
-        return sum(segment.loop is loop for segment in self._segments)
 
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
         """As many runs as there are places for. Prefect's own asks for all that are due, each second."""
@@ -196,6 +191,7 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
             )
         if entrypoint not in self._flows:
             self._flows[entrypoint] = load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
+            collect_less(*GARBAGE)
         return self._flows[entrypoint]
 
     async def _stop_cancelled(self) -> None:
@@ -241,12 +237,10 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
             self._stopping = True
             told.set()
 
-        threads = [threading.Thread(target=each.run_forever, name="segments", daemon=True) for each in self._loops]
-        for thread in threads:
-            thread.start()
+        self._loops.start()
         for each in STOPS:
             loop.add_signal_handler(each, stop)  # instead of Prefect's own, which cancels what runs in this process
-        collect_less()
+        collect_less(*GARBAGE)
         working = asyncio.create_task(self._work(run_once, with_healthcheck, printer))
         watching = asyncio.create_task(self._stop_cancelled())
         stopping = asyncio.create_task(told.wait())
@@ -266,9 +260,7 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
         finally:
             for task in (working, watching, stopping):
                 task.cancel()
-            for segments, thread in zip(self._loops, threads, strict=True):
-                segments.call_soon_threadsafe(segments.stop)
-                thread.join()
+            self._loops.stop()
 
     async def _work(self, run_once: bool, with_healthcheck: bool, printer: Callable[..., None]) -> None:
         """As every worker, but it looks for work each second unless told otherwise: alarms wait for it.

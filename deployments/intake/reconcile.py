@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from deployments.intake.dispatch import Dispatcher
 from deployments.intake.events import tell_episode
 from deployments.intake.metrics import Metrics
-from deployments.intake.prefect_server import PAGE, PrefectAway, asking, flow_run, flow_runs, give_state
+from deployments.intake.prefect_server import PAGE, PrefectAway, all_rest, asking, flow_run, flow_runs, give_state
 from flows.pages import PAGES
 from tasks import timing
 from tasks.brakes import stop_file
@@ -133,8 +133,6 @@ class Reconciler:
             waited = (await overdue(session, now)).total_seconds()
             tripped, braking = await open_breaker(session), await brakes(session)
         self._looked_at = resting[-1].id if len(resting) == PAGE else ""
-        known = {episode.id for episode in dubious}
-        dubious += [episode for episode in resting if episode.id not in known]
         for episode in closed:
             tell_episode("closed", episode)
             logger.info("episode %s of %s is closed: %s", episode.id, episode.cluster, episode.outcome)
@@ -143,6 +141,11 @@ class Reconciler:
         if tripped and tripped.id != self._incident:
             await self._file(tripped)
         self._say_overdue(waited)
+        known = {episode.id for episode in dubious}
+        resting = [episode for episode in resting if episode.id not in known]
+        cancelled = any(episode.outcome == Outcome.CANCELLED for episode in resting)
+        if cancelled or not await all_rest(client, [run_of(episode) for episode in resting]):
+            dubious += resting
         runs = await flow_runs(client, *(map(run_of, dubious)))
         segments = await _segments(client) if dubious else []
         for episode in dubious:

@@ -28,6 +28,7 @@ from deployments.emulated_blocks import cloud_block, cluster_block, manager_bloc
 from deployments.emulator.region import Region
 from deployments.emulator.serve import serve
 from deployments.ending import collect_less
+from deployments.worker import GARBAGE
 from tasks import timing
 from tasks.ledger.database import open_ledger
 from tasks.ledger.fleet_tables import Sweep
@@ -98,7 +99,7 @@ async def swept(clusters: int, url: str) -> Measured:
         block = cluster_block(cluster, manager_block(cluster, url), cloud)
         targets[cluster.name] = Target(cluster.name, cluster.id, block, cloud)
     del region
-    collect_less()  # as the worker does
+    collect_less(*GARBAGE)  # as the worker does
     began, used = time.monotonic(), time.process_time()
     pace = Pace(Limits(AT_ONCE, AT_ONCE + AT_ONCE // 2, 1_000_000))
     database = make_url(f"sqlite+aiosqlite:///{os.environ['RUNBOOKS_HOME']}/ledger.db")

@@ -63,7 +63,7 @@ async def test_a_crashed_instance_is_not_restarted_when(world: Worlds, faults: d
 
 @pytest.mark.parametrize(("faults", "trace"), UNCLEAR_AGENCIES)
 async def test_an_unbound_cluster_is_not_bound_when(world: Worlds, faults: dict[str, Any], trace: str) -> None:
-    """Unless nodes and record agree that nothing is bound, the agency is usable and the cluster runs, nothing is bound."""
+    """Unless nodes and record agree that nothing is bound, and agency and cluster are well, nothing is bound."""
     async with world() as cluster:
         cluster.breaks("unbound")
         cluster.raises_the_alarm()
