@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId, FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
-from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.client.schemas.schedules import SCHEDULE_TYPES, IntervalSchedule
 
 from deployments.emulated_blocks import cloud_block, cluster_block, manager_block
 from deployments.emulator.region import Region
@@ -41,7 +41,7 @@ async def test_a_sweep_comes_by_the_clock(standing: Stand, tmp_path: Path) -> No
     async with serving(region) as url, Kept(command, environment, tmp_path / "worker.log"):
         block = cluster_block(cluster, manager_block(cluster, url), cloud_block(region, url))
         await block.save("looked-at", client=client)
-        often = IntervalSchedule(interval=timedelta(seconds=10))
+        often: SCHEDULE_TYPES = IntervalSchedule(interval=timedelta(seconds=10))
         (schedule,) = await client.create_deployment_schedules(nightly.id, [(often, True)])
         try:
             await until(one_has_ended)
