@@ -1,5 +1,6 @@
 """A question that is never answered again, from each time on that it is asked: nothing is changed on a guess."""
 
+import itertools
 from collections import Counter
 from typing import Any
 
@@ -10,6 +11,14 @@ from tests.flows.conftest import Worlds
 from tests.flows.test_conformance import is_legal
 
 pytestmark = [pytest.mark.server, pytest.mark.anyio, pytest.mark.timeout(900)]
+
+
+SEEDS = itertools.count(1)  # of the regions: a cluster that has been repaired once is another matter
+
+
+def route(path: str) -> str:
+    """The path without the ids in it, which are others in each region."""
+    return "/".join("*" if len(part) > 24 else part for part in path.split("/"))
 
 
 class Heard(Trouble):
@@ -24,39 +33,34 @@ class Heard(Trouble):
         """As ever, and kept."""
         self.changed = self.changed or method != "GET"
         if not self.changed:
-            self.reads.append(path)
+            self.reads.append(route(path))
         return super().take(method, path)
 
 
-@pytest.mark.parametrize(
-    ("fault", "plainly", "not_needed"),
-    [("crashed", "1 2n 3y END", {"instances": 1, "alarms": 1}), ("unbound", "1 2y 4 5n 6y END", {})],
-)
-async def test_nothing_is_changed_where_a_question_is_not_answered(
-    world: Worlds, fault: str, plainly: str, not_needed: dict[str, int]
-) -> None:
+@pytest.mark.parametrize(("fault", "plainly"), [("crashed", "1 2n 3y END"), ("unbound", "1 2y 4 5n 6y END")])
+async def test_nothing_is_changed_where_a_question_is_not_answered(world: Worlds, fault: str, plainly: str) -> None:
     """Whatever is read before the first change, from whichever time on it cannot be: nothing is changed, and one ticket
-    says why. Only the snapshot before a restart, its last looks at instances and alarms, may be missing."""
+    says why."""
 
     async def run(path: str = "", answered: int = 0) -> tuple[Heard, Any]:
-        async with world() as cluster:
+        async with world(seed=next(SEEDS), hosts=1) as cluster:
             cluster.breaks(fault)
             cluster.raises_the_alarm()
             cluster.region.trouble = heard = Heard()
             if path:
                 heard.add("GET", path, "latency", answered, seconds=0)
-                heard.add("GET", path, "status", None, status=503)
+                heard.add("GET", path, "status", None, status=403)
             return heard, await cluster.run()
 
     heard, result = await run()
     assert list(result.traces.values()) == [plainly]
-    harmless = []
+    told = 0
     for path, times in Counter(heard.reads).items():
         for answered in range(times):
             _, result = await run(path, answered)
-            (trace,) = result.traces.values()
-            assert is_legal(trace), (path, answered)
-            assert len(result.tickets) == (trace != plainly), (path, answered)
-            if result.mutations:
-                harmless.append(path.rpartition("/")[2])
-    assert Counter(harmless) == not_needed
+            told += 1
+            assert result.mutations == [], (path, answered)
+            assert result.outcome in ("CANNOT-TELL", "REFUSED", "ERROR"), (path, answered)
+            assert all(is_legal(trace) for trace in result.traces.values()), (path, answered)
+            assert len(result.tickets) == told, (path, answered)
+    assert told > 10
