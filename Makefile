@@ -12,7 +12,7 @@ help: ## list the targets
 	@echo "making .venv from requirements.lock (about a minute) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "python3 3.11 or newer is needed: name it with PYTHON=..."; exit 1; }
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/pip install --quiet --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@.venv/bin/pip install --quiet --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock
 	@.venv/bin/pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch .venv/ready
 
@@ -38,7 +38,7 @@ lint: .venv/ready ## ruff and mypy --strict
 
 lock: .venv/ready ## write requirements.lock anew: all versions with hashes, no index addresses
 	@$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install --quiet uv
-	@.venv/lock/bin/uv pip compile pyproject.toml --extra test --universal --no-strip-extras --generate-hashes --no-emit-index-url \
+	@.venv/lock/bin/uv pip compile pyproject.toml --extra test --universal --generate-hashes --no-emit-index-url \
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock
 
 bench: ## all benchmarks, also where a target of one is missed; JSON=x.json writes x-intake.json, x-waits.json and x-sweep.json

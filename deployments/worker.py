@@ -6,6 +6,7 @@ worker only carries out and drains. Runs whose worker died are found by the inta
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -123,6 +124,8 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
             await self.client.set_flow_run_state(flow_run.id, Cancelled(message=words), force=True)
         finally:
             self._segments.remove(segment)
+            if not self._segments:
+                gc.collect()  # nobody is held up now, and runs that wait are to hold no memory
         return SegmentResult(status_code=0, identifier=where)
 
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
