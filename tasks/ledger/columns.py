@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import DateTime, Dialect, Text, TypeDecorator
+from sqlalchemy import DateTime, Dialect, Double, Text, TypeDecorator
 from sqlalchemy.orm import DeclarativeBase, MappedAsDataclass
 
 
@@ -32,4 +32,4 @@ class Utc(TypeDecorator[datetime]):
 class Table(MappedAsDataclass, DeclarativeBase, kw_only=True, eq=False):
     """All tables of the ledger."""
 
-    type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: Utc, str: Text}
+    type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: Utc, float: Double, str: Text}
