@@ -35,7 +35,9 @@ class Loops:
 
     def __init__(self, count: int = 4) -> None:
         self._loops = [asyncio.new_event_loop() for _ in range(count)]
-        self._threads = [threading.Thread(target=each.run_forever, daemon=True) for each in self._loops]
+        self._threads = [
+            threading.Thread(target=each.run_forever, name="segments", daemon=True) for each in self._loops
+        ]
 
     def start(self) -> None:
         """From here on they carry out."""

@@ -16,6 +16,7 @@ from tasks.errors import StepFailed
 
 PREFECT_YAML = Path(__file__).with_name("prefect.yaml")
 POOL, ALARMS, SWEEPS = "mrs-runbooks", "alarms", "sweeps"
+WORKER = ("-m", "prefect", "worker", "start", "--pool", POOL, "--type", SegmentWorker.type)  # of Python
 
 
 @asynccontextmanager
@@ -48,8 +49,7 @@ async def prefect_stack(
                 )
                 await client.create_work_queue(name=ALARMS, work_pool_name=POOL, priority=1)
                 await client.create_work_queue(name=SWEEPS, work_pool_name=POOL, priority=3)
-        worker = ("-m", "prefect", "worker", "start", "--pool", POOL, "--type", SegmentWorker.type)
-        working = await stack.enter_async_context(python_process(worker, folder, "worker", api, grace=grace))
+        working = await stack.enter_async_context(python_process(WORKER, folder, "worker", api, grace=grace))
         if forms:
             await _prefect(("block", "register", "--module", "tasks.blocks"), folder, "blocks", api)
         await _prefect(("--no-prompt", "deploy", "--all", "--prefect-file", str(PREFECT_YAML)), folder, "deploy", api)

@@ -243,7 +243,6 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
         self._loops.start()
         for each in STOPS:
             loop.add_signal_handler(each, stop)  # instead of Prefect's own, which cancels what runs in this process
-        collect_less(*GARBAGE)
         working = asyncio.create_task(self._work(run_once, with_healthcheck, printer))
         watching = asyncio.create_task(self._stop_cancelled())
         stopping = asyncio.create_task(told.wait())

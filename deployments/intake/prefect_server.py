@@ -18,6 +18,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 PAGE = 200  # the server's own limit
+RESTING = [StateType.SCHEDULED, StateType.PAUSED]  # of a run that waits for its time or for a person
 PASSING = (401, 403, 408, 429)  # and 5xx: it lies with the server or its settings, not with what was asked
 
 logger = logging.getLogger("runbooks.intake")
@@ -56,10 +57,7 @@ async def flow_runs(client: PrefectClient, *ids: str | None) -> dict[str, FlowRu
     Raises:
         PrefectAway: it cannot be asked now.
     """
-    known: list[UUID] = []
-    for id_ in ids:
-        with suppress(ValueError):
-            known.append(UUID(id_ or ""))
+    known = _known(ids)
     found: dict[str, FlowRun] = {}
     for start in range(0, len(known), PAGE):
         page = FlowRunFilter(id=FlowRunFilterId(any_=known[start : start + PAGE]))
@@ -80,16 +78,21 @@ async def all_rest(client: PrefectClient, ids: Sequence[str]) -> bool:
     """
     if not ids:
         return True
-    try:
-        known = [UUID(each) for each in ids]
-    except ValueError:  # an episode without a run
-        return False
     resting = FlowRunFilter(
-        id=FlowRunFilterId(any_=known),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED, StateType.PAUSED])),
+        id=FlowRunFilterId(any_=_known(ids)),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=RESTING)),
     )
     with asking():
         return await client.count_flow_runs(flow_run_filter=resting) == len(ids)
+
+
+def _known(ids: Sequence[str | None]) -> list[UUID]:
+    """Those that are ids at all."""
+    known: list[UUID] = []
+    for id_ in ids:
+        with suppress(ValueError):
+            known.append(UUID(id_ or ""))
+    return known
 
 
 async def give_state(client: PrefectClient, run: FlowRun, state: State[Any]) -> None:

@@ -15,7 +15,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from deployments.intake.dispatch import Dispatcher
 from deployments.intake.events import tell_episode
 from deployments.intake.metrics import Metrics
-from deployments.intake.prefect_server import PAGE, PrefectAway, all_rest, asking, flow_run, flow_runs, give_state
+from deployments.intake.prefect_server import (
+    PAGE,
+    RESTING,
+    PrefectAway,
+    all_rest,
+    asking,
+    flow_run,
+    flow_runs,
+    give_state,
+)
 from flows.pages import PAGES
 from tasks import timing
 from tasks.brakes import stop_file
@@ -65,7 +74,7 @@ def verdict(episode: Episode, run: FlowRun | None, now: datetime, *, segments: C
         return "cancelled"
     if episode.state != "raised" and run and run.state and run.state.is_final() and run.state.name in ENDS:
         return "done"  # it came to its end, and could not write so
-    if state in (StateType.SCHEDULED, StateType.PAUSED):
+    if state in RESTING:
         return "leave"
     begins = state is StateType.RUNNING and episode.state in ("raised", "waiting")
     if begins or state in (StateType.PENDING, StateType.CANCELLING):

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from asyncpg import InterfaceError, PostgresError  # type: ignore[import-untyped]  # it carries no types
+from asyncpg import PostgresError  # type: ignore[import-untyped]  # it carries no types
 from sqlalchemy import URL, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
@@ -23,7 +23,6 @@ from tasks.sharing import shared
 URL_VARIABLE = "RUNBOOKS_LEDGER_URL"
 WRITERS = 8_117_212_110  # key of the PostgreSQL advisory lock that a writer holds until its commit
 PATIENCE = 30.0  # seconds to wait for another writer, or for a connection
-CONNECTING = (PostgresError, InterfaceError)  # what the driver says while it connects reaches us as it is
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 ADVICE = "write it like postgresql://user@host:5432/runbooks or sqlite:////var/lib/runbooks/ledger.db"
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
@@ -133,8 +132,8 @@ class Ledger:
     async def _answering(self) -> AsyncIterator[None]:
         try:
             yield
-        except (DBAPIError, PoolTimeout, OSError, *CONNECTING) as error:
-            if isinstance(error, DBAPIError) and not is_unavailable(error):
+        except (DBAPIError, PostgresError, PoolTimeout, OSError) as error:
+            if isinstance(error, DBAPIError | PostgresError) and not is_unavailable(error):
                 raise  # a mistake of ours, or data that no database takes: it would be tried again for ever
             cause = error.orig if isinstance(error, DBAPIError) else error
             why = " ".join(str(cause).split()) or type(cause).__name__

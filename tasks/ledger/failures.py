@@ -2,6 +2,7 @@
 
 import sqlite3
 
+from asyncpg import PostgresError  # type: ignore[import-untyped]  # it carries no types
 from sqlalchemy.exc import DBAPIError
 
 # By PostgreSQL's classes and codes. Left out: what is wrong with a statement or its data, which no retry mends.
@@ -34,11 +35,16 @@ SQLITE = frozenset(
 )
 
 
-def is_unavailable(error: DBAPIError) -> bool:
-    """Whether the database is what is wrong, and not what was asked of it."""
-    if error.connection_invalidated:
+def is_unavailable(error: DBAPIError | PostgresError) -> bool:
+    """Whether the database is what is wrong, and not what was asked of it.
+
+    Args:
+        error: SQLAlchemy's, or the driver's own: so it comes while it connects.
+    """
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    if isinstance(error.orig, sqlite3.Error):
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, sqlite3.Error):
         # The code's low byte; the others say more precisely what it was. An error of Python's module has none.
-        return getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF in SQLITE
-    return str(getattr(error.orig, "sqlstate", None) or "").startswith(POSTGRESQL)
+        return getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF in SQLITE
+    return str(getattr(cause, "sqlstate", None) or "").startswith(POSTGRESQL)

@@ -9,11 +9,9 @@ from pathlib import Path
 from deployments.emulated_blocks import cloud_block, cluster_block, manager_block
 from deployments.emulator.region import Region
 from deployments.scenarios import break_cluster, give_an_agency
-from deployments.stack import POOL
-from deployments.worker import SegmentWorker
 from tests.conftest import serving
 from tests.crash.processes import stand
-from tests.crash.stand import Kept, Stand
+from tests.crash.stand import Stand
 
 SPEED = 60.0
 NEVER, SOON = 36_000, 900  # seconds of a cluster's time until its questions expire: ten minutes, and a quarter of one
@@ -57,7 +55,5 @@ async def played(folder: Path) -> AsyncIterator[Played]:
             settings = {"mode": "approve", "approval_expires": CLUSTERS[name], "speed": SPEED}
             block = cluster_block(cluster, manager_block(cluster, url), cloud, **settings)
             await block.save(name, client=made.client)
-        command = ("-m", "prefect", "worker", "start", "--pool", POOL, "--type", SegmentWorker.type)
-        environment = made.environment(made.api, int(made.ledger_url.port or 0), "worker")
-        await stack.enter_async_context(Kept(command, environment, folder / "worker.log"))
+        await stack.enter_async_context(made.worker(folder))
         yield Played(made.api.removesuffix("/api"), made, region)

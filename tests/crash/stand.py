@@ -23,8 +23,7 @@ from deployments.emulated_blocks import cloud_block, cluster_block, manager_bloc
 from deployments.emulator.region import Region
 from deployments.emulator.serve import serve
 from deployments.scenarios import SCENARIOS, Profile, break_cluster, give_an_agency
-from deployments.stack import POOL
-from deployments.worker import SegmentWorker
+from deployments.stack import POOL, WORKER
 from tasks import timing
 from tasks.ledger.database import Ledger
 from tasks.ledger.observing import Sighting, observe
@@ -269,6 +268,11 @@ class Stand:
             "RUNBOOKS_READ_RETRY_DELAYS": "0.2,0.5,1,2",
         }
 
+    def worker(self, folder: Path) -> Kept:
+        """A worker for whatever is there to be run, its log in the folder."""
+        environment = self.environment(self.api, int(self.ledger_url.port or 0), "worker")
+        return Kept(WORKER, environment, folder / "worker.log")
+
     @asynccontextmanager
     async def cell(self, name: str) -> AsyncIterator[Cell]:
         """A cell with its worker, while the block runs."""
@@ -282,8 +286,7 @@ class Stand:
             prefect = await stack.enter_async_context(HttpWire(int(api.port or 0), trap, "prefect"))
             books = await stack.enter_async_context(LedgerWire(int(ledger.port or 0), trap))
             environment = self.environment(f"http://{LOOPBACK}:{prefect.port}/api", books.port, name)
-            command = ("-m", "prefect", "worker", "start", "--pool", POOL, "--type", SegmentWorker.type)
-            worker = Kept((*command, "--work-queue", name, "--name", name), environment, self.home / f"{name}.log")
+            worker = Kept((*WORKER, "--work-queue", name, "--name", name), environment, self.home / f"{name}.log")
             cells.append(Cell(name, self, trap, worker, cloud))
             await stack.enter_async_context(worker)
             yield cells[0]

@@ -4,18 +4,16 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId, FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import SCHEDULE_TYPES, IntervalSchedule
 
 from deployments.emulated_blocks import cloud_block, cluster_block, manager_block
 from deployments.emulator.region import Region
 from deployments.scenarios import give_an_agency
-from deployments.stack import POOL
-from deployments.worker import SegmentWorker
 from tasks.ledger.fleet_tables import Sweep
 from tests.conftest import serving
-from tests.crash.stand import Kept, Stand, until
+from tests.crash.stand import Stand, until
+from tests.intake.test_schedule import by_the_clock
 
 pytestmark = [pytest.mark.server, pytest.mark.anyio, pytest.mark.xdist_group("crash"), pytest.mark.timeout(600)]
 
@@ -25,20 +23,15 @@ async def test_a_sweep_comes_by_the_clock(standing: Stand, tmp_path: Path) -> No
     region = Region(meta_hosts=1, seed=71)
     (cluster,) = region.clusters.values()
     give_an_agency(region, cluster)
-    command = ("-m", "prefect", "worker", "start", "--pool", POOL, "--type", SegmentWorker.type)
-    environment = standing.environment(standing.api, int(standing.ledger_url.port or 0), "worker")
     client = standing.client
     nightly = await client.read_deployment_by_name("sweep/nightly")
-    mine = DeploymentFilter(id=DeploymentFilterId(any_=[nightly.id]))
-    by_the_clock = FlowRunFilter(tags=FlowRunFilterTags(all_=["auto-scheduled"]))
     ended: list[FlowRun] = []
 
     async def one_has_ended() -> bool:
-        runs = await client.read_flow_runs(flow_run_filter=by_the_clock, deployment_filter=mine)
-        ended[:] = [run for run in runs if run.state and run.state.is_final()]
+        ended[:] = [run for run in await by_the_clock(client, nightly.id) if run.state and run.state.is_final()]
         return bool(ended)
 
-    async with serving(region) as url, Kept(command, environment, tmp_path / "worker.log"):
+    async with serving(region) as url, standing.worker(tmp_path):
         block = cluster_block(cluster, manager_block(cluster, url), cloud_block(region, url))
         await block.save("looked-at", client=client)
         often: SCHEDULE_TYPES = IntervalSchedule(interval=timedelta(seconds=10))

@@ -17,14 +17,13 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
     TaskRunFilter,
 )
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, TaskRun
 
 from deployments.emulated_blocks import cloud_block, cluster_block, manager_block
 from deployments.emulator.region import Region
 from deployments.emulator.serve import serve
 from deployments.processes import python_process
-from deployments.stack import POOL, prefect_stack
-from deployments.worker import SegmentWorker
+from deployments.stack import WORKER, prefect_stack
 from tasks.ledger.database import open_ledger
 from tests.deployments.conftest import COMMAND, Ended, environment
 from tests.intake.standing import eventually, rows
@@ -33,7 +32,6 @@ pytestmark = [pytest.mark.server, pytest.mark.anyio, pytest.mark.timeout(900), p
 
 CLUSTERS, MANY = 12, 1_000
 ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-WORKER = ("-m", "prefect", "worker", "start", "--pool", POOL, "--type", SegmentWorker.type)
 
 
 @dataclass
@@ -128,9 +126,14 @@ async def test_a_sweep_from_a_terminal(stand: Stand, tmp_path: Path) -> None:
         {"select": ["stage=test"], "remediate": False},
         True,
     )
-    tasks = await stand.client.read_task_runs(
-        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])), task_run_filter=TaskRunFilter()
-    )
+    of_it = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+
+    async def recorded() -> list[TaskRun] | None:
+        """The server writes the states of tasks a second later, some together."""
+        found = await stand.client.read_task_runs(flow_run_filter=of_it, task_run_filter=TaskRunFilter())
+        return found if len(found) >= 3 else None
+
+    tasks = await eventually(recorded)
     assert sorted(task.name for task in tasks) == [
         "choose the clusters",
         "look at 2 clusters (mrs-001 ...)",
