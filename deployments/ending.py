@@ -1,6 +1,7 @@
 """The life of a command: how it ends, by itself, by Ctrl-C or by SIGTERM, and what one that stays needs."""
 
 import asyncio
+import ctypes
 import gc
 import signal
 from collections.abc import Coroutine
@@ -43,3 +44,13 @@ def collect_less(young: int = 50_000, older: int = 20) -> None:
     """
     gc.freeze()
     gc.set_threshold(young, older, older)
+
+
+def give_back() -> None:
+    """Collect what is not used any more, and give its memory back to the machine where the C library does so (glibc).
+
+    Threads have heaps of their own there, each of which else stays as large as it ever was.
+    """
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)

@@ -6,7 +6,6 @@ worker only carries out and drains. Runs whose worker died are found by the inta
 """
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -43,7 +42,7 @@ from prefect.settings import (
 from prefect.states import Cancelled
 from prefect.workers.base import BaseJobConfiguration, BaseWorker, BaseWorkerResult
 
-from deployments.ending import collect_less
+from deployments.ending import collect_less, give_back
 from deployments.segments import Loops, Segment, carried_out
 from tasks import timing
 from tasks.claims import cancel_noted
@@ -125,7 +124,7 @@ class SegmentWorker(BaseWorker[SegmentConfiguration, Any, SegmentResult]):
         finally:
             self._segments.remove(segment)
             if not self._segments:
-                gc.collect()  # nobody is held up now, and runs that wait are to hold no memory
+                give_back()  # nobody is held up now, and runs that wait are to hold no memory
         return SegmentResult(status_code=0, identifier=where)
 
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:

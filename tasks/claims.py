@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tasks import timing
 from tasks.errors import ConfigurationError, LedgerUnavailable, Refused
-from tasks.ledger.database import Ledger, open_ledger, shared_ledger
+from tasks.ledger.database import Ledger, shared_ledger
 from tasks.ledger.episodes import LEASE, Asking, Held, Holding, Part, claim, episode_of_run, renew, settle
 from tasks.ledger.keeping import Line, keep
 from tasks.ledger.outbox import Filing, file
@@ -184,7 +184,7 @@ async def goes_on_elsewhere(case: Case) -> bool:
 async def cancel_noted(run: str) -> None:
     """A person cancels the run, and it will be stopped now: whoever finds it broken off is to end it as cancelled."""
     try:
-        async with open_ledger() as ledger, ledger.writing() as session:
+        async with shared_ledger() as ledger, ledger.writing() as session:
             episode = await episode_of_run(session, run)
             if episode is not None and episode.holder == run:
                 episode.outcome = Outcome.CANCELLED
@@ -214,7 +214,7 @@ async def broke_off(
     """
     told: Filing | None = None
     try:
-        async with open_ledger() as ledger, ledger.writing() as session:
+        async with shared_ledger() as ledger, ledger.writing() as session:
             if over := await _over(session, run, outcome, deployed=deployed, token=token):
                 told = filing(*over)
                 await file(session, told, timing.wall())

@@ -15,7 +15,7 @@ from tasks import timing
 from tasks.claims import TRIES
 from tasks.deliveries import Now, deliver
 from tasks.errors import ConfigurationError, LedgerUnavailable, RemoteError, RunbookError
-from tasks.ledger.database import Ledger, open_ledger
+from tasks.ledger.database import Ledger, shared_ledger
 from tasks.ledger.outbox import Filing, file
 from tasks.ledger.ticket_life import incident_of
 from tasks.ledger.ticket_tables import TicketRow
@@ -52,7 +52,7 @@ async def tell(filing: Filing, *also: Filing) -> Ticket:
     why: RunbookError
     for pause in (*TRIES, 0.0):
         try:
-            async with open_ledger() as ledger:
+            async with shared_ledger() as ledger:
                 return await _told(ledger, filing, also)
         except ConfigurationError as error:
             why = error

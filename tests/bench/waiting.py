@@ -15,7 +15,7 @@ from tests.bench.stands import FOR_EVER, Stand, say, stand
 from tests.bench.usage import Usage
 
 PARTS = ("first", "storm", "busy", "memory", "cpu", "clear")
-SETTLES = 20.0  # seconds, after which nothing is left to be done for runs that wait
+SETTLES = 40.0  # seconds, after which nothing is left to be done for runs that wait; Prefect keeps its events for 30
 PATIENCE = 3.0  # seconds a run, that many are waited for
 BUSY_AS_IDLE = 1.25
 MOST_KB, MOST_CPU, MOST_THEIR_CPU = 30.0, 0.02, 0.15

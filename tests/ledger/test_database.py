@@ -15,7 +15,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, MetaData, Table, inspect, make_url, select, text
 from sqlalchemy.exc import DBAPIError, StatementError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from tasks.errors import ConfigurationError, LedgerUnavailable
 from tasks.ledger import approval_tables, evidence_tables, fleet_tables, ticket_tables
@@ -26,6 +26,7 @@ from tasks.ledger.database import (
     check_schema,
     ledger_url,
     open_ledger,
+    shared_ledger,
     unchecked_ledger,
     upgrade_schema,
 )
@@ -50,6 +51,24 @@ async def _fetch(ledger: Ledger, statement: str) -> object:
 async def _write(ledger: Ledger, peer: str = "") -> None:
     async with ledger.writing() as session:
         await heard(session, {("smn", peer)}, NOW)
+
+
+async def test_what_is_compiled_for_a_shared_ledger_is_kept_and_its_connections_are_not(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who opens the shared ledger after it was closed gets its engine again, which has no connection meanwhile."""
+    plain = url.set(drivername=url.get_backend_name())
+    monkeypatch.setenv("RUNBOOKS_LEDGER_URL", plain.render_as_string(hide_password=False))
+    engines: list[AsyncEngine] = []
+    for source in ("first", "second"):
+        async with shared_ledger() as ledger, shared_ledger() as other:
+            assert other is ledger
+            await _write(ledger, source)
+            assert await _fetch(ledger, "SELECT count(*) FROM sources") == len(engines) + 1
+            engines.append(ledger.engine)
+        none = "Pool size: 5  Connections in pool: 0 Current Overflow: -5 Current Checked out connections: 0"
+        assert ledger.engine.pool.status() == none
+    assert engines[0] is engines[1]
 
 
 async def test_the_default_is_a_file_at_home(runbooks_home: Path) -> None:
