@@ -1,10 +1,11 @@
 """The fleet: every cluster that has a block, and what is chosen of it."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import get_args
+from typing import Protocol, TypeVar, get_args
 from uuid import UUID
 
 import httpx
@@ -21,6 +22,17 @@ from tasks.models import few
 NO_SUCH_TYPE = "Block type not found"  # Prefect's own words
 ATTEMPTS = 3
 SELECTORS = ("name", "cloud", "region", "mode")  # what is chosen by beside labels; no label is called so
+
+
+class Identified(Protocol):
+    """What has an id."""
+
+    @property
+    def id(self) -> UUID:
+        """The block's."""
+
+
+Row = TypeVar("Row", bound=Identified)
 
 
 @dataclass(frozen=True)
@@ -59,8 +71,19 @@ async def read_fleet(client: PrefectClient) -> Fleet:
     return Fleet(clusters, broken, clouds, broken_ids)
 
 
-async def documents_of(client: PrefectClient, slug: str, *, include_secrets: bool = True) -> list[BlockDocument]:
-    """All blocks of a type as Prefect keeps them, by name; none where the type was never registered.
+async def documents_of(client: PrefectClient, slug: str) -> list[BlockDocument]:
+    """All blocks of a type as Prefect keeps them, with their secrets, by name; none where it was never registered.
+
+    Raises:
+        Unreachable: the Prefect server cannot be asked.
+    """
+    return await rows_of(client, slug, lambda page: BlockDocument.model_validate_list(json.loads(page)))
+
+
+async def rows_of(
+    client: PrefectClient, slug: str, read: Callable[[bytes], Sequence[Row]], *, include_secrets: bool = True
+) -> list[Row]:
+    """All blocks of a type, as `read` finds them in a page of JSON; a page is the same bytes until a block changes.
 
     Raises:
         Unreachable: the Prefect server cannot be asked.
@@ -71,7 +94,7 @@ async def documents_of(client: PrefectClient, slug: str, *, include_secrets: boo
             # The route that lists a type at once has no pages, and its time grows with the square of their number.
             chosen = {"block_documents": {"block_type_id": {"any_": [str(kind.id)]}, "is_anonymous": {"eq_": False}}}
             count = (await client.request("POST", "/block_documents/count", json=chosen)).json()
-            found = await _pages(client, {**chosen, "include_secrets": include_secrets})
+            found = await _pages(client, {**chosen, "include_secrets": include_secrets}, read)
             if len(found) == count:
                 return found
     except ObjectNotFound as error:
@@ -84,12 +107,14 @@ async def documents_of(client: PrefectClient, slug: str, *, include_secrets: boo
     raise Unreachable("blocks", f"blocks of the type {slug} come and go while they are listed: try again")
 
 
-async def _pages(client: PrefectClient, chosen: dict[str, object]) -> list[BlockDocument]:
+async def _pages(client: PrefectClient, chosen: dict[str, object], read: Callable[[bytes], Sequence[Row]]) -> list[Row]:
     """As many pages as there are, as long as the server makes them."""
-    found: dict[UUID, BlockDocument] = {}
+    found: dict[UUID, Row] = {}
     offset = 0
-    while rows := (await client.request("POST", "/block_documents/filter", json={**chosen, "offset": offset})).json():
-        found.update((each.id, each) for each in BlockDocument.model_validate_list(rows))
+    while rows := read(
+        (await client.request("POST", "/block_documents/filter", json={**chosen, "offset": offset})).content
+    ):
+        found.update((each.id, each) for each in rows)
         offset += len(rows)
     return list(found.values())
 

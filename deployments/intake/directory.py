@@ -1,13 +1,16 @@
 """Which clusters there are: the cluster blocks in Prefect, kept in the ledger for the time Prefect is away."""
 
 import asyncio
+import json
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -18,7 +21,7 @@ from deployments.intake.acceptance import Reason
 from tasks import timing
 from tasks.blocks import Cluster as ClusterBlock
 from tasks.errors import LedgerUnavailable, Unreachable
-from tasks.fleet import documents_of
+from tasks.fleet import rows_of
 from tasks.ledger.database import Ledger
 from tasks.ledger.fleet_tables import ModeChange
 from tasks.ledger.modes import Modes, note_modes
@@ -32,6 +35,16 @@ REFRESH_AT_MOST_EVERY = 5.0  # for the sake of a name nobody knows
 UNKNOWN_WAITS = 2.0  # seconds that it waits for Prefect at most
 MODES = {"cluster": "mode", "restart": "restart_mode", "rebind": "rebind_mode"}  # the block's fields
 SAID = {"cluster": "the mode", "restart": "the mode of restarts", "rebind": "the mode of binding"}
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Of a cluster's block what is needed here."""
+
+    id: UUID
+    name: str
+    data: Mapping[str, Any]
+    created: datetime | None
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,7 @@ class Directory:
         self._by_block: dict[str, Cluster] = {}
         self._by_report: dict[str, list[Cluster]] = {}
         self._modes: dict[str, Modes] = {}  # as they were last seen here
+        self._pages: dict[bytes, Sequence[_Block]] = {}  # what was last read, by its digest
         self._refreshed: datetime | None = None
         self._refreshing = asyncio.Lock()
         self.trouble = "the cluster blocks have not been read from Prefect yet"
@@ -139,11 +153,18 @@ class Directory:
         if not PREFECT_API_URL.value():  # a client would start a server of its own
             self.trouble = "PREFECT_API_URL is not set"
             return None
+        pages: dict[bytes, Sequence[_Block]] = {}
+
+        def read(page: bytes) -> Sequence[_Block]:
+            digest = sha256(page).digest()
+            pages[digest] = self._pages[digest] if digest in self._pages else _blocks(page)
+            return pages[digest]
+
         try:
             async with get_client() as client:
-                every = await documents_of(client, ClusterBlock.get_block_type_slug(), include_secrets=False)
+                every = await rows_of(client, ClusterBlock.get_block_type_slug(), read, include_secrets=False)
             blocks = [block for block in every if _names_a_cluster(block)]
-            found = _Found([*map(_cluster, blocks)], {str(block.name): _modes(block.data) for block in blocks})
+            found = _Found([*map(_cluster, blocks)], {block.name: _modes(block.data) for block in blocks})
         except (Unreachable, httpx.HTTPError, OSError, ValueError) as error:
             cause = error.__cause__ or error if isinstance(error, Unreachable) else error
             why = f"Prefect does not list the cluster blocks ({str(cause) or type(cause).__name__})".split("\n")[0]
@@ -151,11 +172,16 @@ class Directory:
                 logger.warning("%s: those last read are used", why)
             self.trouble = why
             return None
-        self.trouble = ""
+        self.trouble, self._pages = "", pages
         return found
 
 
-def _names_a_cluster(block: BlockDocument) -> bool:
+def _blocks(page: bytes) -> Sequence[_Block]:
+    rows = BlockDocument.model_validate_list(json.loads(page))
+    return [_Block(row.id, row.name or "", row.data, row.created) for row in rows]
+
+
+def _names_a_cluster(block: _Block) -> bool:
     return bool(block.name and block.data.get("cluster_id") and block.data.get("source"))
 
 
@@ -164,10 +190,10 @@ def _modes(data: Mapping[str, Any]) -> Modes:
     return {what: str(data.get(field) or ClusterBlock.model_fields[field].default) for what, field in MODES.items()}
 
 
-def _cluster(block: BlockDocument) -> Cluster:
+def _cluster(block: _Block) -> Cluster:
     data = block.data
     return Cluster(
-        name=str(block.name),
+        name=block.name,
         cluster_id=str(data["cluster_id"]),
         source=str(data["source"]),
         speed=float(data.get("speed") or 1),
