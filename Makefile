@@ -26,8 +26,8 @@ test: .venv/ready ## all tests, the slow part on a Prefect server of its own
 test-fast: .venv/ready ## the tests that need neither a Prefect server nor a process of the command
 	@RUNBOOKS_READ_RETRY_DELAYS=0,0 .venv/bin/pytest -n 2 -m "not server and not command"
 
-crash: .venv/ready ## kill the worker at every message of every scenario (hours; POINTS=200: half an hour); needs PostgreSQL
-	@.venv/bin/python -m tests.crash.matrix $(if $(POINTS),--points $(POINTS)) $(if $(JSON),--json $(JSON))
+crash: .venv/ready ## kill the worker at every message of every scenario (hours; POINTS=200: half an hour); KILL=intake, prefect, postgresql, answers, standstill; needs PostgreSQL
+	@.venv/bin/python -m tests.crash.matrix $(if $(POINTS),--points $(POINTS)) $(if $(KILL),--kill $(KILL)) $(if $(JSON),--json $(JSON))
 
 endurance: .venv/ready ## 1,000 races of runs for one cluster, 10,000 faulty calls to each kind of ticket system (quarter of an hour)
 	@RUNBOOKS_INTERLEAVINGS=1000 FAULTY_CALLS=10000 .venv/bin/pytest -n 2 --timeout 3600 --durations=5 \

@@ -3,10 +3,12 @@
 import asyncio
 import logging
 from collections import Counter as Counts
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from tasks import timing
 from tasks.errors import LedgerUnavailable
@@ -22,9 +24,35 @@ DETECT_BUCKETS = (5, 15, 30, 60, 120, 300, 900, 3600)
 ACT_BUCKETS = (5, 15, 60, 300, 900, 1800, 3600, 14400)
 VERIFY_BUCKETS = (60, 300, 600, 900, 1200, 1800, 3600, 7200)
 RECOVER_BUCKETS = (300, 600, 900, 1200, 1800, 3600, 7200, 14400)
+OPEN = {
+    "runbooks_episodes_open": ("Episodes that are open", (*PLACE, "state")),
+    "runbooks_waits_open": ("Runs that wait for a clear", PLACE),
+    "runbooks_waits_overdue": ("Runs whose wait should have ended over a minute ago", PLACE),
+    "runbooks_questions_open": ("What persons are asked", PLACE),
+    "runbooks_questions_overdue": (
+        "What persons were asked, undecided though its time is over by more than a minute",
+        PLACE,
+    ),
+}
 CLOSED = "counted once the episode is closed, 25 minutes after its run ended"
 
 logger = logging.getLogger("runbooks.intake")
+
+
+class _Now(Collector):
+    """What is open now, by metric and labels: plain numbers, for a gauge takes 2 KB for each cluster that it shows."""
+
+    def __init__(self) -> None:
+        self.counts: Mapping[str, Mapping[tuple[str, ...], int]] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        """As it was last read."""
+        counts = self.counts  # all of one moment, for another thread may be setting them
+        for name, (what, labels) in OPEN.items():
+            family = GaugeMetricFamily(name, what, labels=labels)
+            for values, count in counts[name].items():
+                family.add_metric(values, count)
+            yield family
 
 
 class Measures:
@@ -41,7 +69,6 @@ class Measures:
         self._registry, self._per_cluster = registry, per_cluster
         self._since: datetime | None = None
         self._last = 0  # id of the last that was counted
-        self._shown: dict[Gauge, set[tuple[str, ...]]] = {}  # what each gauge shows
 
         def times(name: str, what: str, buckets: tuple[int, ...]) -> Histogram:
             name = f"runbooks_time_to_{name}_seconds"
@@ -76,18 +103,7 @@ class Measures:
             [*PLACE, "reason"],
             registry=None,
         )
-        self.open = Gauge("runbooks_episodes_open", "Episodes that are open", [*PLACE, "state"], registry=None)
-        self.waits = Gauge("runbooks_waits_open", "Runs that wait for a clear", PLACE, registry=None)
-        self.overdue = Gauge(
-            "runbooks_waits_overdue", "Runs whose wait should have ended over a minute ago", PLACE, registry=None
-        )
-        self.questions = Gauge("runbooks_questions_open", "What persons are asked", PLACE, registry=None)
-        self.expired = Gauge(
-            "runbooks_questions_overdue",
-            "What persons were asked, undecided though its time is over by more than a minute",
-            PLACE,
-            registry=None,
-        )
+        self.now = _Now()
 
     async def keep(self, ledger: Ledger) -> None:
         """Read them anew every few seconds, until cancelled."""
@@ -121,16 +137,16 @@ class Measures:
             self._count(row, by[row.episode_id])
             self._last = row.id
         first_time, self._since = self._since is None, now - OVERLAP
-        self._set(self.open, going.episodes)
-        self._set(self.waits, going.waits)
-        self._set(self.overdue, going.overdue)
-        self._set(self.questions, going.questions)
-        self._set(self.expired, going.expired)
+        self.now.counts = {
+            "runbooks_episodes_open": self._summed(going.episodes),
+            "runbooks_waits_open": self._summed(going.waits),
+            "runbooks_waits_overdue": self._summed(going.overdue),
+            "runbooks_questions_open": self._summed(going.questions),
+            "runbooks_questions_overdue": self._summed(going.expired),
+        }
         if first_time:
-            for each in (self.detect, self.act, self.verify, self.recover, self.closed, self.refused):
+            for each in (self.detect, self.act, self.verify, self.recover, self.closed, self.refused, self.now):
                 self._registry.register(each)
-            for gauge in (self.open, self.waits, self.overdue, self.questions, self.expired):
-                self._registry.register(gauge)
 
     def _count(self, episode: MeasuredRow, by: str) -> None:
         place = (self._called(episode.cluster), episode.alarm_id)
@@ -146,16 +162,11 @@ class Measures:
             if seconds is not None:
                 histogram.labels(*place).observe(seconds)
 
-    def _set(self, gauge: Gauge, counts: Mapping[tuple[str, ...], int]) -> None:
-        """Those that are no more are left out; none is missing in between, for another thread may be reading."""
+    def _summed(self, counts: Mapping[tuple[str, ...], int]) -> Counts[tuple[str, ...]]:
         summed: Counts[tuple[str, ...]] = Counts()
         for (cluster, *more), count in counts.items():
             summed[self._called(cluster), *more] += count
-        for labels, count in summed.items():
-            gauge.labels(*labels).set(count)
-        for gone in self._shown.get(gauge, set()).difference(summed):
-            gauge.remove(*gone)
-        self._shown[gauge] = set(summed)
+        return summed
 
     def _called(self, cluster: str) -> str:
         return cluster if self._per_cluster else ""

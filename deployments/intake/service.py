@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from deployments.ending import give_back
 from deployments.intake.app import app_of
 from deployments.intake.desk import LedgerDesk, News
 from deployments.intake.directory import Directory
@@ -35,6 +36,7 @@ from tasks.ledger.database import Ledger
 from tasks.ledger.receiving import intake_started
 
 MEASURE_EVERY = 2.0
+TIDY_EVERY = 60.0
 STUCK = 30.0  # seconds that a delivery may wait for the disk before the intake calls itself not ready
 
 logger = logging.getLogger("runbooks.intake")
@@ -98,6 +100,7 @@ async def intake(
         _begin(stack, group, TicketDesk(ledger, metrics).run())
         _begin(stack, group, SweepKeeper(ledger).run())
         _begin(stack, group, _measure(metrics, desk, counters))
+        _begin(stack, group, _tidy())
         _begin(stack, group, Measures(metrics.registry, per_cluster=settings.metrics.per_cluster).keep(ledger))
         if settings.polling.enabled:
             poller = Poller(ledger, desk, settings.polling, metrics, runbooks=RUNBOOKS)
@@ -139,6 +142,13 @@ async def _measure(metrics: Metrics, desk: LedgerDesk, counters: Counters) -> No
         metrics.refused_connections.labels("network").set(counters.not_allowed)
         metrics.refused_connections.labels("handshake").set(counters.handshakes_failed)
         await asyncio.sleep(MEASURE_EVERY)
+
+
+async def _tidy() -> None:
+    """What was read for many clusters is not needed between two looks, and leaves holes that only grow."""
+    while True:
+        await asyncio.sleep(TIDY_EVERY)
+        give_back()
 
 
 async def _trouble_of(ledger: Ledger) -> str:

@@ -17,7 +17,8 @@ NEWER = "is of a newer version of this program, or of another one: update the pr
 
 def current_revision(connection: Connection) -> str:
     """The schema's revision; empty where there is none."""
-    return MigrationContext.configure(connection).get_current_revision() or ""
+    once = connection.execution_options(compiled_cache=None)  # Alembic makes a new statement each time
+    return MigrationContext.configure(once).get_current_revision() or ""
 
 
 def is_known(revision: str) -> bool:

@@ -1,4 +1,8 @@
-"""Kill the worker at every message of every scenario: `python -m tests.crash.matrix --points 200`, or `make crash`."""
+"""Strike at every message of every scenario: `python -m tests.crash.matrix --points 200`, or `make crash`.
+
+The worker is killed, unless another blow is told: it stands still for longer than its lease, a message or its answer is
+lost, or the intake, the Prefect server or PostgreSQL is killed, and started again.
+"""
 
 import argparse
 import asyncio
@@ -13,11 +17,12 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 from deployments.ending import run_until_ended
 from deployments.scenarios import SCENARIOS
-from tests.crash.processes import stand
-from tests.crash.stand import LEASE, Cell, Ended, Stand
+from tests.crash.processes import answering, healthy, stand
+from tests.crash.stand import LEASE, SHARED, Blow, Cell, Ended, Stand
 from tests.crash.wires import Point
 from tests.flows.test_conformance import is_legal
 
@@ -42,8 +47,8 @@ class Judged:
 def judge(scenario: str, point: Point | None, ended: Ended) -> Judged:
     """What is wrong with how the run ended.
 
-    A run that was killed ends as if it had not been, or, where it was killed between intending a change and seeing it,
-    in a legal prefix and a ticket. Nothing is changed twice, and there is never a second ticket.
+    A run that was struck ends as if it had not been, or, where that was between intending a change and seeing it, in a
+    legal prefix and a ticket. Nothing is changed twice, and there is never a second ticket.
     """
     wrong = []
     expected = SCENARIOS[scenario].assumed
@@ -86,6 +91,8 @@ async def try_all(
     async def at_work(cell: Cell) -> None:
         for scenario, point in left:
             began = time.monotonic()
+            await healthy(cell.stand.api)
+            await answering(cell.stand.ledger_url)
             try:
                 judged = judge(scenario, point, await cell.run(scenario, point, seed=next(seeds)))
             except TimeoutError:
@@ -102,14 +109,18 @@ async def try_all(
     return found
 
 
-async def matrix(folder: Path, many: int, cells: int, only: Sequence[str] = (), lease: float = LEASE) -> list[Judged]:
-    """Count the messages of each scenario, then kill the worker at as many of them."""
+async def matrix(
+    folder: Path, many: int, cells: int, only: Sequence[str] = (), lease: float = LEASE, blow: Blow = "worker"
+) -> list[Judged]:
+    """Count the messages of each scenario, then strike at as many of them."""
     seeds = itertools.count(1)
     async with stand(folder, lease) as made, _cells(made, cells) as there:
         say("counting the messages of each scenario ...")
         counted = await try_all(there, [(name, None) for name in only or SCENARIOS], seeds)
         whole = [(each.scenario, point) for each in counted for point in points(each.ended.counts)]
-        say(f"{len(whole)} points; trying {min(many, len(whole))} of them")
+        say(f"{len(whole)} points; trying {min(many, len(whole))} of them, what is struck: {blow}")
+        for cell in there:
+            cell.blow = blow
         return [*counted, *await try_all(there, spread(whole, many), seeds)]
 
 
@@ -131,7 +142,8 @@ def main() -> int:
     """Try, and tell; 1 where anything was wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, default=10_000, help="how many, spread evenly; all unless told")
-    parser.add_argument("--cells", type=int, default=CELLS, help="workers at the same time")
+    parser.add_argument("--cells", type=int, default=CELLS, help="workers at the same time; one if they share the blow")
+    parser.add_argument("--kill", default="worker", choices=get_args(Blow), help="what is struck")
     parser.add_argument("--scenario", action="append", default=[], choices=list(SCENARIOS), help="only this")
     parser.add_argument(
         "--lease", type=float, default=LEASE, help=f"of runs, in seconds; {LEASE:g} unless told, 30 is usual"
@@ -142,13 +154,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="runbooks-crash-") as temporary:
         folder = chosen.keep or Path(temporary)
         folder.mkdir(exist_ok=True)
-        found = run_until_ended(matrix(folder, chosen.points, chosen.cells, chosen.scenario, chosen.lease))
+        cells = 1 if chosen.kill in SHARED else chosen.cells
+        found = run_until_ended(matrix(folder, chosen.points, cells, chosen.scenario, chosen.lease, chosen.kill))
     wrong = [each for each in found if each.wrong]
     killed = [each for each in found if each.ended.where]
     resumed = sorted(each.ended.resumed for each in killed) or [0.0]
     exact = sum(each.ended.trace == SCENARIOS[each.scenario].assumed for each in killed)
     say(
-        f"{len(found)} runs, {len(killed)} of them killed: {exact} ended as if they had not been, "
+        f"{len(found)} runs, {len(killed)} of them struck ({chosen.kill}): {exact} ended as if they had not been, "
         f"{len(killed) - exact} in a prefix and a ticket; {len(wrong)} wrong; "
         f"resumed after {resumed[len(resumed) // 2]} s in the middle, {resumed[-1]} s at most"
     )

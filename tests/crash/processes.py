@@ -68,11 +68,12 @@ async def _postgresql(folder: Path) -> AsyncIterator[tuple[Kept, URL]]:
         command: list[str | Path] = [program, "-D", files / "db", *switches]
         address = make_url(f"{DRIVERS['postgresql']}://owner@{LOOPBACK}:{port}/postgres")
         async with Kept(command, {}, folder / "postgresql.log", **options) as server:
-            await _ledger_answers(address)
+            await answering(address)
             yield server, address
 
 
-async def _ledger_answers(address: URL) -> None:
+async def answering(address: URL) -> None:
+    """Return as soon as the database answers."""
     async with asyncio.timeout(UP_WITHIN), unchecked_ledger(address) as server:
         while True:
             try:

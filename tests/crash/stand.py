@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 from uuid import UUID
 
 import httpx
@@ -25,6 +25,7 @@ from deployments.emulator.serve import serve
 from deployments.scenarios import SCENARIOS, Profile, break_cluster, give_an_agency
 from deployments.stack import POOL, WORKER
 from tasks import timing
+from tasks.errors import LedgerUnavailable
 from tasks.ledger.database import Ledger
 from tasks.ledger.observing import Sighting, observe
 from tasks.ledger.starting import started
@@ -37,6 +38,8 @@ SPEED = 60.0
 LEASE = 4.0  # seconds; in production 30, and everything that follows from it is shorter by as much
 ENDS_WITHIN = 240.0
 AGAIN_AFTER = 0.2
+Blow = Literal["worker", "standstill", "answers", "intake", "prefect", "postgresql"]
+SHARED: tuple[Blow, ...] = ("intake", "prefect", "postgresql")  # by all cells
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Ended:
     """What a run left: its state's name, the trace of the alarmed host, what was changed, its tickets.
 
     Attributes:
-        where: the message that the worker was killed at; empty: it was not.
+        where: the message at which it was struck; empty: it was not.
         resumed: seconds from the next worker's first question for runs to the run's next message.
         counts: messages by channel.
     """
@@ -111,13 +114,19 @@ class Kept:
 
 @dataclass
 class Cell:
-    """A worker that only one run at a time goes to, with wires to the cloud, to Prefect and to the ledger."""
+    """A worker that only one run at a time goes to, with wires to the cloud, to Prefect and to the ledger.
+
+    Attributes:
+        blow: what happens at the point of a run: SIGKILL of the worker or of another process, SIGSTOP of the worker for
+            longer than its lease, or only that the message (or its answer) is lost and its connection closed.
+    """
 
     name: str
     stand: "Stand"
     trap: Trap
     worker: Kept
     cloud: HttpWire
+    blow: Blow = "worker"
     polled: float = 0.0
     killed: float = 0.0
     resumed: float = 0.0
@@ -131,6 +140,18 @@ class Cell:
             self.polled = self.polled or now
         elif self.polled and not self.resumed:
             self.resumed = now - self.polled
+
+    async def strike(self) -> bool:
+        """The blow; returns whether the message is lost by it."""
+        if self.blow == "worker":
+            return await self.kill()
+        if self.blow == "standstill":
+            self.worker.signal(signal.SIGSTOP)
+            until_then = 2 * self.stand.lease
+            asyncio.get_running_loop().call_later(until_then, self.worker.signal, signal.SIGCONT)
+        elif self.blow != "answers":
+            self.stand.processes[self.blow].signal(signal.SIGKILL)
+        return self.blow == "answers"
 
     async def kill(self) -> bool:
         """SIGKILL the worker; the message it was at does not arrive."""
@@ -149,7 +170,7 @@ class Cell:
         profile: Profile = "assumed",
         **settings: Any,
     ) -> Ended:
-        """Play a scenario, and kill the worker at this point of it.
+        """Play a scenario, and strike at this point of it.
 
         Args:
             seed: of the region, whose cluster has it in its name: another one for each run of a stand.
@@ -221,10 +242,11 @@ class Cell:
     async def _delivered(self, cluster: str) -> bool:
         """Whether nothing is left that the ticket system is to be told of this cluster; the intake tells it."""
         left = select(ChangeRow.n).join(TicketRow, TicketRow.correlation == ChangeRow.correlation)
-        async with self.stand.ledger.reading() as session:
-            return (
-                await session.scalars(left.where(TicketRow.cluster == cluster, ChangeRow.done.is_(None)))
-            ).first() is None
+        mine = left.where(TicketRow.cluster == cluster, ChangeRow.done.is_(None))
+        with suppress(LedgerUnavailable):  # PostgreSQL may be what dies
+            async with self.stand.ledger.reading() as session:
+                return (await session.scalars(mine)).first() is None
+        return False
 
     async def _final(self, run: FlowRun) -> FlowRun:
         async with asyncio.timeout(ENDS_WITHIN):
@@ -280,7 +302,7 @@ class Stand:
         await self.client.create_work_queue(name=name, work_pool_name=pool.name)
         api, ledger = make_url(self.api), self.ledger_url
         cells: list[Cell] = []
-        trap = Trap(lambda: cells[0].kill(), heard=lambda what: cells[0].heard(what))
+        trap = Trap(lambda: cells[0].strike(), heard=lambda what: cells[0].heard(what))
         async with AsyncExitStack() as stack:
             cloud = await stack.enter_async_context(HttpWire(0, trap, "cloud"))
             prefect = await stack.enter_async_context(HttpWire(int(api.port or 0), trap, "prefect"))

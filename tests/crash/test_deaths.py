@@ -1,4 +1,4 @@
-"""Others die than the worker: the intake, the Prefect server, PostgreSQL; or the worker only stands still."""
+"""Others die than the worker: the intake, the Prefect server, PostgreSQL, an answer; or it only stands still."""
 
 import asyncio
 import signal
@@ -10,13 +10,16 @@ from sqlalchemy import select
 from deployments.emulator.region import Region
 from tasks.ledger.tables import Episode
 from tests.crash.processes import healthy
-from tests.crash.stand import LEASE, Cell, Ended, Kept, Stand, until
+from tests.crash.stand import LEASE, Blow, Cell, Ended, Kept, Stand, until
 from tests.crash.wires import Point
 
 pytestmark = [pytest.mark.server, pytest.mark.anyio, pytest.mark.xdist_group("crash"), pytest.mark.timeout(900)]
 
 WHOLE = ("1 2n 3n 4 5n 6y END", ["restart-instance", "set-metadata", "set-metadata", "set-metadata"], 0)
-POINTS = [
+POINTS: list[tuple[Blow, Point]] = [
+    ("answers", Point("cloud", 0, "after", like="^POST .*restart")),
+    ("answers", Point("cloud", 0, "after", like="^POST .*/metadata")),
+    ("answers", Point("ledger", 21, "after")),
     ("intake", Point("cloud", 12, "before")),
     ("prefect", Point("prefect", 14, "before")),
     ("postgresql", Point("ledger", 21, "after")),
@@ -28,25 +31,21 @@ def left(ended: Ended) -> tuple[str, list[str], int]:
     return (ended.trace, [action for action, _ in ended.changes], ended.tickets)
 
 
-@pytest.mark.parametrize(("who", "point"), POINTS, ids=[f"{who}-{point.channel}-{point.n}" for who, point in POINTS])
-async def test_a_run_outlives(standing: Stand, cell: Cell, who: str, point: Point) -> None:
-    """Killed in the middle of a run and started again, it costs the run nothing but time."""
-    dies = standing.processes[who]
-    starts = dies.starts
-
-    async def spring() -> bool:
-        dies.signal(signal.SIGKILL)
-        return False
-
-    before, cell.trap.spring = cell.trap.spring, spring
+@pytest.mark.parametrize(("blow", "point"), POINTS, ids=[f"{n}-{who}" for n, (who, _) in enumerate(POINTS)])
+async def test_a_run_outlives(standing: Stand, cell: Cell, blow: Blow, point: Point) -> None:
+    """Killed in the middle of a run and started again, or an answer lost, it costs the run nothing but time."""
+    starts = {name: process.starts for name, process in standing.processes.items()}
+    cell.blow = blow
     try:
-        ended = await cell.run("crashed+unbound", point, seed=500 + POINTS.index((who, point)))
+        ended = await cell.run("crashed+unbound", point, seed=500 + POINTS.index((blow, point)))
     finally:
-        cell.trap.spring = before
+        cell.blow = "worker"
     await healthy(standing.api)
     assert left(ended) == WHOLE
     assert ended.where != ""
-    assert dies.starts == starts + 1
+    assert {name: process.starts - starts[name] for name, process in standing.processes.items()} == {
+        name: int(name == blow) for name in starts
+    }
 
 
 async def test_a_worker_that_stood_still_finds_its_fence_broken(standing: Stand, cell: Cell) -> None:
