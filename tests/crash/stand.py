@@ -191,7 +191,8 @@ class Cell:
             url = f"http://{LOOPBACK}:{self.cloud.port}"
             blocks = manager_block(cluster, url), cloud_block(region, url)
             block = cluster_block(cluster, *blocks, speed=speed, **settings)
-            await block.save(cluster.name, client=self.stand.client, overwrite=True)
+            async with self.stand.saving:  # Prefect's `save` is not made for several at once
+                await block.save(cluster.name, client=self.stand.client, overwrite=True)
             self.trap.reset(point)
             run = await self._begin(region, speed)
             if meanwhile:
@@ -271,6 +272,7 @@ class Stand:
     syslog: int
     lease: float = LEASE
     processes: dict[str, Kept] = field(default_factory=dict)
+    saving: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def environment(self, api: str, ledger_port: int, home: str) -> dict[str, str]:
         """Of a worker, or of an intake."""

@@ -1,9 +1,12 @@
 """A run that waits is a row, under our worker and under any other, and a person can do with it what Prefect offers."""
 
 import asyncio
+import shutil
 import signal
 import subprocess
 import sys
+from datetime import datetime
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -15,11 +18,13 @@ from sqlalchemy import select
 
 from deployments.emulator.region import Region
 from tasks import timing
+from tasks.ledger.evidence_tables import EvidenceRow
 from tasks.ledger.tables import Episode, Wait
 from tests.crash.stand import Cell, Stand, until
 
 pytestmark = [pytest.mark.server, pytest.mark.anyio, pytest.mark.xdist_group("crash"), pytest.mark.timeout(600)]
 
+ROOT = Path(__file__).parents[2]
 SLOW = 15.0  # at this speed the wait after a restart takes 40 s, that after a bind 60 s
 
 
@@ -45,6 +50,20 @@ async def episode_of(stand: Stand, region: Region) -> Episode:
     (cluster,) = region.clusters.values()
     async with stand.ledger.reading() as session:
         return (await session.scalars(select(Episode).where(Episode.cluster_id == cluster.id))).one()
+
+
+async def deadline_of(stand: Stand, run: FlowRun) -> datetime:
+    """The deadline of the run's wait after its bind."""
+    async with stand.ledger.reading() as session:
+        mine = select(Wait.deadline).where(Wait.attempt.startswith(f"{run.id}@"), Wait.step == "6")
+        return (await session.scalars(mine)).one()
+
+
+def changed_in(path: Path, old: str, new: str) -> None:
+    """Change this in a file, where it is said once."""
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
 
 
 async def until_closed(stand: Stand, region: Region) -> None:
@@ -161,6 +180,82 @@ async def test_a_worker_that_is_told_to_stop_comes_to_a_wait_first(standing: Sta
 
     ended = await cell.run("unbound", seed=740, speed=SLOW, meanwhile=meanwhile)
     assert (ended.trace, ended.tickets, codes) == ("1 2y 4 5n 6y END", 0, [0])
+
+
+async def test_a_run_goes_on_in_changed_code(standing: Stand, cell: Cell, tmp_path: Path) -> None:
+    """Deployed anew with changed code while it waits, the run does nothing again and goes on in the new code."""
+    for name in ("flows", "tasks", "deployments"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    changed_in(tmp_path / "tasks" / "instances.py", '"""Restart one host', '"""In other words: restart one host')
+    changed_in(tmp_path / "tasks" / "agencies.py", '"seen": words,', '"seen": f"{words}, says the new code",')
+
+    async def meanwhile(run: FlowRun, region: Region) -> None:
+        await until_it_waits(standing, run)
+        cell.worker.options = {"cwd": tmp_path}
+        old = cell.worker.process
+        assert old
+        cell.worker.signal(signal.SIGTERM)
+        assert await old.wait() == 0
+        deploy = ("-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *deploy, cwd=tmp_path, env=cell.worker.environment, stdout=subprocess.DEVNULL
+        )
+        assert await process.wait() == 0
+
+    try:
+        ended = await cell.run("crashed+unbound", seed=770, speed=30.0, meanwhile=meanwhile)
+    finally:
+        cell.worker.options = {}
+        cell.worker.signal(signal.SIGTERM)
+    assert (ended.trace, ended.tickets) == ("1 2n 3n 4 5n 6y END", 0)
+    assert [action for action, _ in ended.changes] == ["restart-instance", *["set-metadata"] * 3]
+    async with standing.ledger.reading() as session:
+        mine = select(EvidenceRow).where(EvidenceRow.attempt.startswith(f"{ended.run}@")).order_by(EvidenceRow.n)
+        lines = (await session.scalars(mine)).all()
+    assert [line.step for line in lines if line.text.endswith("says the new code")] == ["5"]
+    assert [line.kind for line in lines if line.step == "3" and line.text.startswith("restarted")] == ["did"]
+
+
+async def test_nobody_is_there_at_the_deadline(standing: Stand, cell: Cell) -> None:
+    """A clear wakes no run, for the intake stands still, and the deadline none, for the worker does; it ends right."""
+    intake = standing.processes["intake"]
+
+    async def meanwhile(run: FlowRun, region: Region) -> None:
+        keys_come_late(region)
+        waiting = await until_it_waits(standing, run)
+        cell.worker.signal(signal.SIGSTOP)
+        intake.signal(signal.SIGSTOP)
+        left = await deadline_of(standing, run) - timing.wall()
+        await asyncio.sleep(left.total_seconds() + 3)
+        found = await standing.client.read_flow_run(run.id)
+        assert (found.state and found.state.name, found.run_count) == ("AwaitingRetry", waiting.run_count)
+        cell.worker.signal(signal.SIGCONT)
+
+    try:
+        ended = await cell.run("unbound", seed=780, speed=SLOW, meanwhile=meanwhile)
+    finally:
+        intake.signal(signal.SIGCONT)
+    assert (ended.trace, len(ended.changes), ended.tickets) == ("1 2y 4 5n 6y END", 3, 0)
+
+
+async def test_a_run_that_is_woken_twice_and_for_nothing_waits_on(standing: Stand, cell: Cell) -> None:
+    """Woken twice at once though nothing was cleared, the run waits on to the same deadline and binds nothing again."""
+
+    async def meanwhile(run: FlowRun, region: Region) -> None:
+        keys_come_late(region)
+        count = (await until_it_waits(standing, run)).run_count
+        first = await deadline_of(standing, run)
+        await asyncio.gather(*(standing.client.set_flow_run_state(run.id, Scheduled(), force=True) for _ in range(2)))
+
+        async def begun_anew() -> bool:
+            return (await standing.client.read_flow_run(run.id)).run_count > count
+
+        await until(begun_anew)
+        again = await until_it_waits(standing, run)
+        assert (again.run_count, again.next_scheduled_start_time) == (count + 1, first)
+
+    ended = await cell.run("unbound", seed=790, speed=SLOW, meanwhile=meanwhile)
+    assert (ended.trace, len(ended.changes), ended.tickets) == ("1 2y 4 5n 6y END", 3, 0)
 
 
 async def test_a_plain_worker_carries_it_out_too(standing: Stand) -> None:
