@@ -34,6 +34,7 @@ MOST_UNSEEN = 0.1  # of those killed; a few messages of each scenario lie betwee
 LEAST_KILLED = 0.9  # of the points; how many messages a run has differs a little from time to time
 # Words of a run that could not see what became of its change, after being killed between intending and doing it.
 CANNOT_SEE = frozenset({"CANNOT-TELL", "ERROR"})
+LOSE_THE_LEDGER: tuple[Blow, ...] = ("postgresql", "answers")
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,19 @@ class Judged:
     wrong: Sequence[str]
 
 
-def judge(scenario: str, point: Point | None, ended: Ended) -> Judged:
+def judge(scenario: str, point: Point | None, ended: Ended, blow: Blow = "worker") -> Judged:
     """What is wrong with how the run ended.
 
     A run that was struck ends as if it had not been, or, where that was between intending a change and seeing it, in a
-    legal prefix and a ticket. Nothing is changed twice, and there is never a second ticket.
+    legal prefix and a ticket; so it does, with nothing changed, where the ledger was lost at the commit of an intent.
+    Nothing is changed twice, and there is never a second ticket.
     """
     wrong = []
     expected = SCENARIOS[scenario].assumed
     exact = ended.trace == expected
-    if not exact and (point is None or ended.outcome not in CANNOT_SEE or not is_legal(ended.trace)):
+    intent_lost = blow in LOSE_THE_LEDGER and ended.outcome == "REFUSED" and not ended.changes
+    prefix = (ended.outcome in CANNOT_SEE or intent_lost) and is_legal(ended.trace)
+    if not exact and (point is None or not prefix):
         wrong.append(f"the trace is {ended.trace!r} ({ended.outcome}), not {expected!r}")
     twice = [change for change, times in Counter(ended.changes).items() if times > 1]
     if twice:
@@ -96,7 +100,8 @@ async def try_all(
             await healthy(cell.stand.api)
             await answering(cell.stand.ledger_url)
             try:
-                judged = judge(scenario, point, await cell.run(scenario, point, seed=next(seeds)))
+                ended = await cell.run(scenario, point, seed=next(seeds))
+                judged = judge(scenario, point, ended, cell.blow)
             except TimeoutError:
                 ended = Ended("", "", [], 0, where=cell.trap.at, counts=dict(cell.trap.counts))
                 judged = Judged(scenario, str(point), ended, ["the run did not end in time"])
