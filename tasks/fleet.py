@@ -77,7 +77,16 @@ async def documents_of(client: PrefectClient, slug: str) -> list[BlockDocument]:
     Raises:
         Unreachable: the Prefect server cannot be asked.
     """
-    return await rows_of(client, slug, lambda page: BlockDocument.model_validate_list(json.loads(page)))
+    return await rows_of(client, slug, documents_in)
+
+
+def documents_in(page: bytes) -> list[BlockDocument]:
+    """The blocks in a page of JSON, as Prefect's server answers.
+
+    Raises:
+        ValueError: it is no such page.
+    """
+    return BlockDocument.model_validate_list(json.loads(page))
 
 
 async def rows_of(

@@ -1,7 +1,6 @@
 """Which clusters there are: the cluster blocks in Prefect, kept in the ledger for the time Prefect is away."""
 
 import asyncio
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,14 +13,13 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import BlockDocument
 from prefect.settings import PREFECT_API_URL
 
 from deployments.intake.acceptance import Reason
 from tasks import timing
 from tasks.blocks import Cluster as ClusterBlock
 from tasks.errors import LedgerUnavailable, Unreachable
-from tasks.fleet import rows_of
+from tasks.fleet import documents_in, rows_of
 from tasks.ledger.database import Ledger
 from tasks.ledger.fleet_tables import ModeChange
 from tasks.ledger.modes import Modes, note_modes
@@ -177,8 +175,7 @@ class Directory:
 
 
 def _blocks(page: bytes) -> Sequence[_Block]:
-    rows = BlockDocument.model_validate_list(json.loads(page))
-    return [_Block(row.id, row.name or "", row.data, row.created) for row in rows]
+    return [_Block(each.id, each.name or "", each.data, each.created) for each in documents_in(page)]
 
 
 def _names_a_cluster(block: _Block) -> bool:

@@ -27,8 +27,9 @@ PATIENCE = 30.0  # seconds to wait for another writer, or for a connection
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 ADVICE = "write it like postgresql://user@host:5432/runbooks or sqlite:////var/lib/runbooks/ledger.db"
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-_engines: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[URL, AsyncEngine]] = WeakKeyDictionary()
 OPTIONS = {"sqlite": ("timeout", "mode", "uri"), "postgresql": ("host", "port", "ssl", "sslmode")}
+
+_engines: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[URL, AsyncEngine]] = WeakKeyDictionary()  # of shared ones
 
 
 def ledger_url() -> URL:
@@ -168,8 +169,9 @@ async def shared_ledger() -> AsyncIterator[Ledger]:
     """
     url = ledger_url()
     engines = _engines.setdefault(asyncio.get_running_loop(), {})
-    engine = engines.get(url) or engines.setdefault(url, _engine(url))
-    async with shared(("ledger", url), lambda stack: stack.enter_async_context(_opened(engine))) as ledger:
+    if url not in engines:
+        engines[url] = _engine(url)
+    async with shared(("ledger", url), lambda stack: stack.enter_async_context(_opened(engines[url]))) as ledger:
         yield ledger
 
 

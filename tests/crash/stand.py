@@ -39,7 +39,6 @@ LEASE = 4.0  # seconds; in production 30, and everything that follows from it is
 ENDS_WITHIN = 240.0
 AGAIN_AFTER = 0.2
 Blow = Literal["worker", "standstill", "answers", "intake", "prefect", "postgresql"]
-SHARED: tuple[Blow, ...] = ("intake", "prefect", "postgresql")  # by all cells
 
 
 @dataclass(frozen=True)
@@ -147,8 +146,7 @@ class Cell:
             return await self.kill()
         if self.blow == "standstill":
             self.worker.signal(signal.SIGSTOP)
-            until_then = 2 * self.stand.lease
-            asyncio.get_running_loop().call_later(until_then, self.worker.signal, signal.SIGCONT)
+            asyncio.get_running_loop().call_later(2 * self.stand.lease, self.worker.signal, signal.SIGCONT)
         elif self.blow != "answers":
             self.stand.processes[self.blow].signal(signal.SIGKILL)
         return self.blow == "answers"

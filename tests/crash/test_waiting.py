@@ -235,6 +235,7 @@ async def test_nobody_is_there_at_the_deadline(standing: Stand, cell: Cell) -> N
         ended = await cell.run("unbound", seed=780, speed=SLOW, meanwhile=meanwhile)
     finally:
         intake.signal(signal.SIGCONT)
+        cell.worker.signal(signal.SIGCONT)
     assert (ended.trace, len(ended.changes), ended.tickets) == ("1 2y 4 5n 6y END", 3, 0)
 
 
